@@ -1,0 +1,144 @@
+"""What a receiver, a processor and an exporter are, and the laws each must obey.
+
+A component is a class with a nested `Config` (what the operator writes) and a constructor `(config, context)`. It lives in a
+file that carries its YAML name and has one row in `components.py`; a third party's processor needs no row: it is found by an
+entry point in the group `otel_pipeline.processors`. `tests/contract` runs over all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otel_pipeline.exposition import Exposition
+    from otel_pipeline.http_host import HttpHost
+    from otel_pipeline.stats import Stats
+    from otel_pipeline.wire.batch import Batch
+    from otel_pipeline.wire.signal import Signal
+
+
+class Settings(BaseModel):
+    """Base of every `Config`: typed, frozen, an unknown key is a mistake. Give each field a description: it is the manual."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    without_effect: ClassVar[dict[str, str]] = {}
+    """Keys of the Collector's component that are accepted and do nothing here, each with the reason; named in a warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the gateway hands to a component besides its own settings."""
+
+    component_id: str
+    """As in the configuration: type/name."""
+    stats: Stats
+    """Counters about the gateway itself, on port 8888."""
+    exposition: Exposition
+    """Metrics about the telemetry that passes, on port 8889."""
+    http: HttpHost
+    """Where to serve HTTP and where the HTTP client lives."""
+    clock: Callable[[], float] = field(default=time.time)
+    """Seconds since 1970."""
+
+
+# -- at the door -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The request is in the outbox. `rejected` of its items are not, for the reason in `message` (OTLP's partial success)."""
+
+    rejected: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLater:
+    """Nothing was taken; the same request may pass after `delay_s`."""
+
+    delay_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Nothing was taken, and never will be: the request is no OTLP."""
+
+    reason: str
+
+
+Verdict: TypeAlias = Accepted | RetryLater | Rejected
+
+
+class Entrance(Protocol):
+    """Where a receiver hands in requests of one signal. The verdict comes when the batch is durable, not before."""
+
+    def accept(self, body: bytes) -> Verdict:
+        """Wait for the verdict, in a thread that may wait."""
+        ...
+
+
+class Receiver(Protocol):
+    """Takes telemetry in. Law: no OK before `Accepted`; a request that is refused is told why and whether to come again."""
+
+    def start(self) -> None:
+        """Listen; raises OSError with the address if that fails."""
+        ...
+
+    def stop(self, grace_s: float) -> None:
+        """Take no more, let what is under way end within the grace. May be called twice."""
+        ...
+
+
+# -- on the way --------------------------------------------------------------------------------------------------------
+
+
+class Processor(Protocol):
+    """Reads and edits batches in columns. Laws: it never blocks, never raises for what is in a batch, keeps no reference to it
+    (the tables are used again), and costs Python time per distinct value, not per row. One instance serves one pipeline and is
+    called by one thread."""
+
+    def attributes(self, signal: Signal) -> frozenset[str]:
+        """The attribute keys it will read or set with `Batch.strings`, `.numbers`, `.set` ...; empty for a signal it ignores."""
+        ...
+
+    def process(self, batch: Batch) -> None:
+        """Read columns, record edits, drop rows."""
+        ...
+
+
+# -- on the way out ----------------------------------------------------------------------------------------------------
+
+
+class Exporter(Protocol):
+    """Hands batches to one backend, called by its own sender thread alone.
+
+    Law: when `deliver` returns, the backend has taken the batch; when it raises, the error says whether to try again.
+    """
+
+    request_bytes_max: int
+    """How large a request the sender may merge; a single batch above it is split."""
+
+    def deliver(self, signal: Signal, request: bytes) -> int:
+        """Returns how many items the backend rejected (partial success). Raises Refused, TooLarge, Unavailable."""
+        ...
+
+    def close(self) -> None:
+        """Give up connections and files."""
+        ...
+
+
+class Scraped(Protocol):
+    """An exporter that is asked: it answers HTTP GET on an endpoint of its own."""
+
+    endpoint: str
+    """host:port"""
+    paths: dict[str, Callable[[str], tuple[str, bytes]]]
+    """For each path a function from the Accept header to content type and body."""

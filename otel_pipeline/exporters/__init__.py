@@ -1,0 +1,1 @@
+"""Components that hand batches to backends."""

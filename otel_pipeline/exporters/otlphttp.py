@@ -1,0 +1,181 @@
+"""The `otlphttp` exporter: OTLP over HTTP, protobuf or JSON, to any backend or vendor that speaks it."""
+
+from __future__ import annotations
+
+import email.utils
+import gzip
+import ssl
+import time
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
+
+import aiohttp
+from google.protobuf.message import DecodeError
+from google.rpc.status_pb2 import Status
+from pydantic import Field, model_validator
+
+from otel_pipeline import __version__
+from otel_pipeline.contracts import Settings
+from otel_pipeline.errors import Refused, TooLarge, Unavailable
+from otel_pipeline.limits import EXPORT_BYTES_MAX, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
+from otel_pipeline.settings import Duration, Headers, Retry, SendingQueue, TlsClient
+from otel_pipeline.wire import otlp_json
+from otel_pipeline.wire.responses import rejected_items
+from otel_pipeline.wire.signal import Signal
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from otel_pipeline.contracts import Context
+
+RETRYABLE: Final = frozenset({429, 502, 503, 504})
+GZIP_LEVEL: Final = 1
+"""Telemetry shrinks to a tenth at level 1 already; higher levels cost several times the CPU."""
+
+
+class Config(Settings):
+    """Sends traces, metrics and logs by OTLP over HTTP."""
+
+    endpoint: str = ""
+    """Base URL; /v1/traces and so on are appended."""
+    traces_endpoint: str = ""
+    """URL for traces, used as it is."""
+    metrics_endpoint: str = ""
+    """URL for metrics, used as it is."""
+    logs_endpoint: str = ""
+    """URL for logs, used as it is."""
+    encoding: Literal["proto", "json"] = "proto"
+    """Body format."""
+    tls: TlsClient = Field(default_factory=TlsClient)
+    """For https URLs."""
+    headers: Headers = Field(default_factory=dict)
+    """Headers of every request, such as a vendor's key."""
+    compression: Literal["gzip", "none"] = "gzip"
+    """How bodies are compressed."""
+    timeout: Duration = 30.0
+    """Longest wait for an answer."""
+    retry_on_failure: Retry = Field(default_factory=Retry)
+    """How long to wait between tries."""
+    sending_queue: SendingQueue = Field(default_factory=SendingQueue)
+    """Accepted for the Collector's sake: the outbox is the queue."""
+    max_request_bytes: int = Field(default=EXPORT_BYTES_MAX, ge=1024, le=REQUEST_BYTES_MAX)
+    """Batches are merged up to this size before compression."""
+
+    without_effect: ClassVar[dict[str, str]] = {
+        "read_buffer_size": "the HTTP client sizes its buffers itself",
+        "write_buffer_size": "the HTTP client sizes its buffers itself",
+        "max_idle_conns": "the HTTP client keeps what it needs",
+        "idle_conn_timeout": "the HTTP client's default applies",
+    }
+
+    @model_validator(mode="after")
+    def _has_url(self) -> Self:
+        urls = (self.endpoint, self.traces_endpoint, self.metrics_endpoint, self.logs_endpoint)
+        if not any(urls):
+            raise ValueError("endpoint is missing: an http:// or https:// URL is needed")
+        for url in filter(None, urls):
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{url!r} is no URL: http:// or https:// is needed")
+        return self
+
+    def url(self, signal: Signal) -> str:
+        """Where requests of a signal go; empty if nowhere."""
+        own: str = getattr(self, f"{signal.word}_endpoint")
+        return own or (self.endpoint.rstrip("/") + signal.value.path if self.endpoint else "")
+
+
+class OtlpHttpExporter:
+    """Posts requests on the gateway's HTTP client."""
+
+    Config = Config
+
+    def __init__(self, config: Config, context: Context) -> None:
+        self.request_bytes_max: Final = config.max_request_bytes
+        self._config = config
+        self._http = context.http
+        self._clock = context.clock
+        self._tls = _tls(config.tls)
+        self._timeout = aiohttp.ClientTimeout(total=config.timeout)
+        self._headers = {name: value.get_secret_value() for name, value in config.headers.items()}
+        self._headers["User-Agent"] = f"OTel-OTLP-Exporter-otel-pipeline/{__version__}"
+        self._headers["Content-Type"] = "application/json" if config.encoding == "json" else "application/x-protobuf"
+        if config.compression == "gzip":
+            self._headers["Content-Encoding"] = "gzip"
+
+    def deliver(self, signal: Signal, request: bytes) -> int:
+        """Post one request; returns how many items the backend rejected."""
+        url = self._config.url(signal)
+        if not url:
+            raise Refused(f"no URL for {signal.word} is configured")
+        body = otlp_json.encode(signal, request).encode() if self._config.encoding == "json" else request
+        if self._config.compression == "gzip":
+            body = gzip.compress(body, GZIP_LEVEL)
+        status, headers, answer = self._http.run(self._post(url, body))
+        return self._judge(signal, status, headers.get("Retry-After"), answer)
+
+    def close(self) -> None:
+        """Nothing of its own: the client is the gateway's."""
+
+    async def _post(self, url: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        try:
+            async with self._http.session().post(
+                url, data=body, headers=self._headers, timeout=self._timeout, ssl=self._tls, allow_redirects=False
+            ) as response:
+                answer = await response.content.read(RESPONSE_BYTES_MAX)
+                return response.status, dict(response.headers), answer
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"{url}: {type(error).__name__} {error}") from error
+
+    def _judge(self, signal: Signal, status: int, retry_after: str | None, answer: bytes) -> int:
+        if 200 <= status < 300:
+            return self._rejected(signal, answer)
+        reason = f"HTTP {status}: {self._reason(answer)}"
+        if status in RETRYABLE:
+            raise Unavailable(reason, delay_s(retry_after, self._clock()))
+        if status == 413:
+            raise TooLarge(reason)
+        raise Refused(reason)
+
+    def _rejected(self, signal: Signal, answer: bytes) -> int:
+        """Rejected items of a partial success; an answer that cannot be read says nothing."""
+        if not answer:
+            return 0
+        try:
+            body = otlp_json.decode_response(signal, answer) if self._config.encoding == "json" else answer
+            return rejected_items(signal, body)[0]
+        except (DecodeError, ValueError):
+            return 0
+
+    def _reason(self, answer: bytes) -> str:
+        if self._config.encoding == "proto":
+            try:
+                return str(Status.FromString(answer).message)
+            except DecodeError:
+                pass
+        return answer[:200].decode(errors="replace")
+
+
+def delay_s(retry_after: str | None, now_s: float | None = None) -> float | None:
+    """A Retry-After header, seconds or a date, in seconds from now."""
+    if not retry_after:
+        return None
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    try:
+        at = email.utils.parsedate_to_datetime(retry_after).timestamp()
+    except ValueError:
+        return None
+    return max(0.0, at - (time.time() if now_s is None else now_s))
+
+
+def _tls(tls: TlsClient) -> ssl.SSLContext | bool:
+    if not (tls.ca_file or tls.cert_file or tls.insecure_skip_verify):
+        return True
+    context = ssl.create_default_context(cafile=tls.ca_file or None)
+    if tls.cert_file:
+        context.load_cert_chain(tls.cert_file, tls.key_file or None)
+    if tls.insecure_skip_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,1 @@
+"""Parts of the gateway that handle no telemetry."""

@@ -1,0 +1,117 @@
+"""Every bound of the gateway, each with its reason. What an operator may change has a setting that starts from these."""
+
+from __future__ import annotations
+
+from typing import Final
+
+REQUEST_BYTES_MAX: Final = 64 * 1024 * 1024
+"""OTLP 1.11 recommends 64 MiB for a request, after decompression."""
+
+RESPONSE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""OTLP 1.11 recommends 4 MiB for a response."""
+
+NESTING_MAX: Final = 100
+"""Levels of messages in one request: what protobuf's parsers allow; a deeper one would be refused further down the line."""
+
+ROWS_MAX: Final = 131_072
+"""Rows, scopes or resources in one batch. The smallest row takes 2 bytes on the wire and 400 in our tables: without a
+bound a request of 64 MiB could ask for 12 GiB. A batch of real spans of 64 MiB has about 140,000 rows of 464 bytes."""
+
+ROWS_KEPT: Final = 16_384
+"""The scanner keeps tables of this size between batches; larger ones are given back."""
+
+OUTBOX_PIPELINES_MAX: Final = 64
+"""Streams in one outbox; LMDB wants the number of its databases in advance."""
+
+OUTBOX_HEADROOM_BYTES: Final = 64 * 1024 * 1024
+"""Map size beyond the cap (and a quarter of it): a full copy-on-write store needs free pages to delete, too."""
+
+PENDING_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Requests that wait to be processed; at this size the door says "later". A single larger request passes when none waits."""
+
+COALESCE_BYTES_MAX: Final = 1024 * 1024
+"""Requests are joined up to this size before a scan: the fixed costs of a batch are small by then (2,000 spans)."""
+
+COALESCE_REQUESTS_MAX: Final = 256
+"""The same for a flood of tiny requests, so that the first one of a batch does not wait for the last."""
+
+RETRY_DELAY_S: Final = 1.0
+"""What a refused sender is told. The Python SDK drops a batch at once if the delay exceeds what is left of its 10 s."""
+
+GRPC_THREADS: Final = 32
+"""Requests that can wait for their commit at one time; group commit makes them one batch."""
+
+GRPC_CALLS_MAX: Final = 1024
+"""Calls under way or queued; behind that the server answers RESOURCE_EXHAUSTED without reading the message."""
+
+EXPORT_BYTES_MAX: Final = 1024 * 1024
+"""Entries are merged up to this size: the cost of a call is small by then, and every server takes it (grpc's default: 4 MiB)."""
+
+ENTRIES_MERGED_MAX: Final = 256
+"""Entries in one merged request."""
+
+SPLITS_MAX: Final = 24
+"""How often a batch refused for its size is halved: enough for a row of 4 bytes in 64 MiB."""
+
+DRAIN_S: Final = 10.0
+"""How long a stopping gateway tries to empty its outbox; what is left is sent after the next start."""
+
+HTTP_CONNECTIONS_MAX: Final = 64
+"""Connections of the HTTP client to all backends together."""
+
+CONDITION_CHARS_MAX: Final = 16_384
+"""A filter condition: hand-written ones have some hundred characters, generated lists of names some thousand."""
+
+CONDITION_NESTING_MAX: Final = 50
+"""Parentheses and `not` inside one another in a condition: each level is a Python call, in parsing and in each batch."""
+
+VERDICTS_KEPT: Final = 4096
+"""Answers that a pattern keeps between batches: more than the distinct names or routes of one platform."""
+
+VERDICT_CHARS_MAX: Final = 256
+"""Longer texts are matched anew each time, so that the kept answers of one pattern stay under 4 MiB."""
+
+EXPOSITION_FAMILIES_MAX: Final = 1_000
+"""Metrics that processors may register: their number follows from the configuration; more is a mistake in it."""
+
+EXPOSITION_SERIES_MAX: Final = 2_000
+"""Series of one metric, before all further ones share the overflow series: what a Prometheus of one machine takes without
+thought, and more than a dashboard can show. Enough for 10 services with 30 span names of 6 kinds and states each."""
+
+LABEL_CHARS_MAX: Final = 1_024
+"""Characters of a label value; the rest is cut. Prometheus' own limits for labels, where somebody sets them, are of this size."""
+
+LABEL_KEYS_DENSE_MAX: Final = 16_384
+"""Possible label combinations of a batch up to which a table of them (128 KiB) is counted out instead of sorting the rows:
+the table costs less than the sort up to about this size."""
+
+EXEMPLAR_INTERVAL_S: Final = 1.0
+"""An exemplar stays at least so long before the next one replaces it: scrapes come every few seconds, and looking up a
+trace id for each bucket of each batch would cost more than all counting."""
+
+RECEIVED_SERIES_MAX: Final = 20_000
+"""Series of all received metrics together: about 1 KiB each, so 20 MiB at the most likely worst."""
+
+RECEIVED_FAMILIES_MAX: Final = 2_000
+"""Names of received metrics: an application has dozens; thousands mean that something else stands in the name."""
+
+RECEIVED_TARGETS_MAX: Final = 2_000
+"""Resources with a `target_info`: one a process that sends metrics."""
+
+RECEIVED_LABELS_MAX: Final = 64
+"""Labels of a received series; a point with more is refused."""
+
+RECEIVED_BUCKETS_MAX: Final = 256
+"""Buckets of a received histogram, each a line in every scrape; SDKs send 16 by default."""
+
+EXPONENTIAL_BUCKETS_MAX: Final = 64
+"""Buckets that an exponential histogram is reduced to, since the text formats know classic ones only."""
+
+EXPONENTIAL_SCALE_MAX: Final = 2
+"""The finest scale of such buckets: 4 for each doubling, bounds 19 % apart. Finer ones would be many and rarely stable."""
+
+EXEMPLAR_LABEL_CHARS_MAX: Final = 128
+"""OpenMetrics 1.0: the names and values of an exemplar's labels together."""
+
+STOP_GRACE_S: Final = 3.0
+"""How long running requests may take to end when the gateway stops."""

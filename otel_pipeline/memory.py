@@ -1,0 +1,76 @@
+"""The memory limit: looks at the resident size now and then, and lets the door say "later" above the limit."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from otel_pipeline.stats import rss_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from otel_pipeline.config import ComponentSettings
+
+MIB: Final = 1024 * 1024
+
+
+class MemoryWatch:
+    """Answers whether memory is short, from a reading that is at most `interval_s` old."""
+
+    def __init__(
+        self,
+        limit_bytes: int | None,
+        interval_s: float,
+        read: Callable[[], int] = rss_bytes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit_bytes = limit_bytes
+        self._interval_s = interval_s
+        self._read = read
+        self._clock = clock
+        self._next_s = 0.0
+        self._short = False
+
+    def short(self) -> bool:
+        """Whether to refuse new requests."""
+        if self._limit_bytes is None:
+            return False
+        now_s = self._clock()
+        if now_s >= self._next_s:
+            self._next_s = now_s + self._interval_s
+            self._short = self._read() > self._limit_bytes
+        return self._short
+
+    @classmethod
+    def from_settings(cls, limiters: Sequence[ComponentSettings]) -> MemoryWatch:
+        """The strictest of the configured `memory_limiter` processors: its soft limit (limit less spike) closes the door."""
+        limits = [(_soft_limit(one.config), one.config.check_interval) for one in limiters]
+        if not limits:
+            return cls(None, 0.0)
+        limit, interval_s = min(limits)
+        return cls(limit, interval_s)
+
+
+def _soft_limit(config: object) -> int:
+    """In bytes; without a spike limit a fifth of the limit, as in the Collector."""
+    limit = getattr(config, "limit_mib", 0) * MIB or total_bytes() * getattr(config, "limit_percentage", 0) // 100
+    spike = (
+        getattr(config, "spike_limit_mib", 0) * MIB
+        or total_bytes() * getattr(config, "spike_limit_percentage", 0) // 100
+        or limit // 5
+    )
+    return limit - spike
+
+
+def total_bytes() -> int:
+    """What this process may use: the cgroup's limit if there is one, else the machine's memory."""
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        path = Path(name)
+        if path.exists() and (text := path.read_text().strip()).isdigit() and int(text) < 1 << 60:
+            return int(text)
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/meminfo does not name MemTotal")

@@ -1,0 +1,268 @@
+"""The data path: from a receiver's request to a durable batch.
+
+Follow one span through five files, each from top to bottom:
+
+    receivers/otlp_grpc.py   takes the request's bytes and waits for the verdict
+    pipeline.py              this file: collects requests, scans them, runs the processors, commits, gives the verdicts
+    processors/attributes.py (or any other) reads columns and records edits
+    outbox.py                keeps the batch until every exporter is done with it
+    exporters/otlp.py        sends it, called by exporters/sender.py
+
+There is no thread of its own here. Whoever hands in a request while nobody works becomes the carrier: it takes its own request
+and all that gathered meanwhile through the processors into the outbox, tells the others, and passes the work on to the first
+one that came too late for this batch. So the fixed costs of a scan and of a commit are shared exactly when there is much to do,
+a lone request never waits for company nor for another thread, and only one thread at a time is in a processor. `accept`
+returns when the commit is done: an OK means that the span survives a crash.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from otel_pipeline.contracts import Accepted, Rejected, RetryLater, Verdict
+from otel_pipeline.errors import OutboxError, OutboxFull
+from otel_pipeline.limits import COALESCE_BYTES_MAX, COALESCE_REQUESTS_MAX, PENDING_BYTES_MAX, RETRY_DELAY_S
+from otel_pipeline.outbox import Addition
+from otel_pipeline.quiet import Quiet
+from otel_pipeline.wire.scan import BatchReader, Part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from otel_pipeline.contracts import Processor
+    from otel_pipeline.outbox import Outbox
+    from otel_pipeline.stats import Stats
+    from otel_pipeline.wire.batch import Batch
+    from otel_pipeline.wire.signal import Signal
+
+log = logging.getLogger(__name__)
+
+INVALID_ID: Final = "invalid_id"
+INVALID_ID_TEXT: Final = "{} items have a trace id or span id of a wrong length; 16 and 8 bytes are allowed"
+
+
+class Ticket:
+    """One request in line, and the lock on which its thread waits: for the verdict, or to become the carrier."""
+
+    __slots__ = ("arrived_s", "body", "called", "verdict")
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.verdict: Verdict | None = None
+        self.arrived_s = time.perf_counter()
+        self.called = threading.Lock()
+        self.called.acquire()
+
+
+class DataPath:
+    """What the lanes share: the outbox, the bound on what waits, and the rule that one carries at a time."""
+
+    def __init__(self, outbox: Outbox, stats: Stats, memory_short: Callable[[], bool]) -> None:
+        self._outbox = outbox
+        self._stats = stats
+        self._memory_short = memory_short
+        self._lanes: list[Lane] = []
+        self._turn = threading.Condition()
+        self._carrying = False
+        self._pending_bytes = 0
+        self._stopping = False
+        self._quiet = Quiet(log)
+
+    def lane(self, receiver: str, transport: str, signal: Signal, pipelines: Sequence[Pipeline]) -> Lane:
+        """An entrance for one receiver, transport and signal; what it takes goes to all these pipelines or to none."""
+        lane = Lane(self, self._stats, (receiver, transport), signal, pipelines)
+        self._lanes.append(lane)
+        return lane
+
+    def stop(self) -> None:
+        """Take no more; wait until what was handed in has its verdict. May be called twice."""
+        with self._turn:
+            self._stopping = True
+            self._turn.wait_for(lambda: not self._carrying)
+
+    def accept(self, lane: Lane, body: bytes) -> Verdict:
+        """Take a request to its verdict, as the carrier or carried by another."""
+        ticket = Ticket(body)
+        with self._turn:
+            later = self._refusal(len(body))
+            if later:
+                return later
+            self._pending_bytes += len(body)
+            lane.waiting.append(ticket)
+            waits = self._carrying
+            self._carrying = True
+        if waits:
+            ticket.called.acquire()
+        if ticket.verdict is None:
+            self._carry(lane)
+        assert ticket.verdict is not None
+        return ticket.verdict
+
+    def _refusal(self, size: int) -> RetryLater | None:
+        """Why a request of this size cannot be taken now, if so."""
+        if self._stopping:
+            return RetryLater(RETRY_DELAY_S, "the gateway is stopping")
+        if self._pending_bytes and self._pending_bytes + size > PENDING_BYTES_MAX:
+            return RetryLater(RETRY_DELAY_S, f"{self._pending_bytes} bytes of requests wait to be processed")
+        if self._memory_short():
+            return RetryLater(RETRY_DELAY_S, "memory is short")
+        return None
+
+    def _carry(self, lane: Lane) -> None:
+        """Take the next requests of a lane, the caller's is the first, to their verdicts; then pass the work on."""
+        tickets = self._collect(lane)
+        try:
+            verdicts = self._process_and_commit(lane, tickets)
+        except Exception:
+            self._quiet.exception("a batch could not be processed")
+            verdicts = [RetryLater(RETRY_DELAY_S, "internal error")] * len(tickets)
+        with self._turn:
+            self._pending_bytes -= sum(len(ticket.body) for ticket in tickets)
+            heads = [one.waiting[0] for one in self._lanes if one.waiting]
+            if not heads:
+                self._carrying = False
+                self._turn.notify_all()
+        if heads:
+            min(heads, key=lambda head: head.arrived_s).called.release()
+        now_s = time.perf_counter()
+        for ticket, verdict in zip(tickets, verdicts, strict=True):
+            lane.ack_seconds.observe(now_s - ticket.arrived_s)
+            ticket.verdict = verdict
+            ticket.called.release()
+
+    def _collect(self, lane: Lane) -> list[Ticket]:
+        """The next requests of a lane that go together."""
+        tickets: list[Ticket] = []
+        size = 0
+        with self._turn:
+            while lane.waiting and len(tickets) < COALESCE_REQUESTS_MAX:
+                size += len(lane.waiting[0].body)
+                if tickets and size > COALESCE_BYTES_MAX:
+                    break
+                tickets.append(lane.waiting.popleft())
+        return tickets
+
+    def _process_and_commit(self, lane: Lane, tickets: list[Ticket]) -> list[Verdict]:
+        bodies = [ticket.body for ticket in tickets]
+        parts: list[Part] = []
+        additions = []
+        for pipeline in lane.pipelines:
+            addition, parts = pipeline.process(bodies)
+            additions.append(addition)
+        try:
+            self._outbox.append(additions)
+        except OutboxError as error:
+            if not isinstance(error, OutboxFull):
+                self._quiet.error("the outbox cannot be written: %s", error)
+            later: Verdict = RetryLater(RETRY_DELAY_S, str(error))
+            verdicts = [Rejected(str(part.error)) if part.error else later for part in parts]
+        else:
+            verdicts = [_verdict(part) for part in parts]
+        lane.count(parts, verdicts)
+        return verdicts
+
+
+class Lane:
+    """The entrance for one receiver, transport and signal."""
+
+    def __init__(
+        self, path: DataPath, stats: Stats, source: tuple[str, str], signal: Signal, pipelines: Sequence[Pipeline]
+    ) -> None:
+        self.pipelines: Final = pipelines
+        self.waiting: Final[deque[Ticket]] = deque()
+        self.ack_seconds: Final = stats.ack_seconds.labels(signal.word)
+        self._path = path
+        self._accepted = stats.accepted[signal].labels(*source)
+        self._refused = stats.refused[signal].labels(*source)
+        self._outcomes = {
+            outcome: stats.requests.labels(*source, signal.word, outcome)
+            for outcome in ("accepted", "partial", "retry_later", "rejected")
+        }
+
+    def accept(self, body: bytes) -> Verdict:
+        """Hand in a request and wait until it is durable or refused."""
+        verdict = self._path.accept(self, body)
+        self._outcomes[_outcome(verdict)].inc()
+        return verdict
+
+    def count(self, parts: Sequence[Part], verdicts: Sequence[Verdict]) -> None:
+        """Count the items of a batch by their verdicts."""
+        accepted = refused = 0
+        for part, verdict in zip(parts, verdicts, strict=True):
+            taken = part.items - part.invalid if isinstance(verdict, Accepted) else 0
+            accepted += taken
+            refused += part.items - taken
+        self._accepted.inc(accepted)
+        self._refused.inc(refused)
+
+
+class Pipeline:
+    """One pipeline of the configuration: a scan and its processors in order. Only the carrier of the moment uses it."""
+
+    def __init__(
+        self, pipeline_id: str, signal: Signal, processors: Sequence[tuple[str, Processor]], stats: Stats
+    ) -> None:
+        self.id: Final = pipeline_id
+        keys = [key for _, processor in processors for key in sorted(processor.attributes(signal))]
+        self._reader = BatchReader(signal, keys)
+        self._quiet = Quiet(log)
+        self._steps = [Step(name, processor, signal, stats) for name, processor in processors]
+
+    def process(self, bodies: Sequence[bytes]) -> tuple[Addition, list[Part]]:
+        """What the requests add to this pipeline's stream, and what became of each of them."""
+        batch, parts = self._reader.read(bodies)
+        received = sum(part.items for part in parts if not part.error)
+        dropped = {INVALID_ID: batch.drop(batch.invalid)} if any(part.invalid for part in parts) else {}
+        filtered = {}
+        left = received - sum(dropped.values())
+        for step in self._steps:
+            gone = step.run(batch, left, self._quiet)
+            if gone:
+                filtered[step.name] = gone
+                left -= gone
+        payload = batch.encode() if left else b""
+        return Addition(self.id, payload, left, received, filtered, dropped), parts
+
+
+class Step:
+    """One processor in one pipeline, with its counters."""
+
+    def __init__(self, name: str, processor: Processor, signal: Signal, stats: Stats) -> None:
+        self.name: Final = name
+        self._process = processor.process
+        self._incoming = stats.incoming.labels(name, signal.word)
+        self._outgoing = stats.outgoing.labels(name, signal.word)
+        self._failures = stats.processor_failures.labels(name)
+
+    def run(self, batch: Batch, items: int, quiet: Quiet) -> int:
+        """Run the processor on a batch that still has so many items; returns how many it dropped."""
+        try:
+            self._process(batch)
+        except Exception:
+            self._failures.inc()
+            quiet.exception("processor %s failed, the batch goes on without it", self.name)
+        gone = items - batch.items() if batch.edits.dropped else 0
+        self._incoming.inc(items)
+        self._outgoing.inc(items - gone)
+        return gone
+
+
+def _outcome(verdict: Verdict) -> str:
+    if isinstance(verdict, Accepted):
+        return "partial" if verdict.rejected else "accepted"
+    return "rejected" if isinstance(verdict, Rejected) else "retry_later"
+
+
+def _verdict(part: Part) -> Verdict:
+    if part.error:
+        return Rejected(str(part.error))
+    if part.invalid:
+        return Accepted(part.invalid, INVALID_ID_TEXT.format(part.invalid))
+    return ACCEPTED
+
+
+ACCEPTED: Final = Accepted()

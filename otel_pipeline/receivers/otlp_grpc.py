@@ -1,0 +1,106 @@
+"""OTLP over gRPC: a request's bytes go to the pipeline as they came; no protobuf object is made of them.
+
+grpc itself does compression, the size limit (after decompression, too) and one thread a call; the thread waits in `accept`
+until the batch is durable. The rules' ids (G7 ...) are those of the OTLP specification as the tests name them.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+
+from otel_pipeline.contracts import Accepted, Rejected
+from otel_pipeline.limits import GRPC_CALLS_MAX, GRPC_THREADS, RESPONSE_BYTES_MAX
+from otel_pipeline.wire.responses import partial_success
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from otel_pipeline.contracts import Entrance, RetryLater
+    from otel_pipeline.receivers.otlp import GrpcConfig
+    from otel_pipeline.settings import TlsServer
+    from otel_pipeline.wire.signal import Signal
+
+
+class OtlpGrpcServer:
+    """Serves the Export method of each signal that has an entrance; the others are UNIMPLEMENTED."""
+
+    def __init__(self, config: GrpcConfig, entrances: Mapping[Signal, Entrance]) -> None:
+        self._endpoint = config.endpoint
+        self._tls = config.tls
+        self._threads = ThreadPoolExecutor(GRPC_THREADS, thread_name_prefix="otlp-grpc")
+        self._server = grpc.server(
+            self._threads,
+            options=[
+                ("grpc.max_receive_message_length", config.max_recv_msg_size_mib * 1024 * 1024),
+                ("grpc.max_send_message_length", RESPONSE_BYTES_MAX),
+                ("grpc.max_concurrent_streams", config.max_concurrent_streams),
+                ("grpc.so_reuseport", 0),
+            ],
+            maximum_concurrent_rpcs=GRPC_CALLS_MAX,
+        )
+        for signal, entrance in entrances.items():
+            method = grpc.unary_unary_rpc_method_handler(_export(signal, entrance))
+            handler = grpc.method_handlers_generic_handler(signal.value.service, {"Export": method})
+            self._server.add_generic_rpc_handlers((handler,))
+
+    def start(self) -> None:
+        """Listen; raises OSError if the address cannot be had."""
+        try:
+            if self._tls is None:
+                self._server.add_insecure_port(self._endpoint)
+            else:
+                self._server.add_secure_port(self._endpoint, _credentials(self._tls))
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {self._endpoint}: {error}") from error
+        self._server.start()
+
+    def stop(self, grace_s: float) -> None:
+        """Refuse new calls, let running ones end."""
+        self._server.stop(grace_s).wait()
+        self._threads.shutdown(wait=False)
+
+
+def _export(signal: Signal, entrance: Entrance) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    """The Export method: request bytes in, response bytes out."""
+    accept = entrance.accept
+
+    def export(body: bytes, context: grpc.ServicerContext) -> bytes:
+        verdict = accept(body)
+        if isinstance(verdict, Accepted):
+            if verdict.rejected:
+                return partial_success(signal, verdict.rejected, verdict.message).SerializeToString()
+            return b""  # G7: a response with nothing set is an empty message
+        if isinstance(verdict, Rejected):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, verdict.reason)
+        context.set_trailing_metadata(_retry_trailers(verdict))
+        context.abort(grpc.StatusCode.UNAVAILABLE, verdict.reason)
+        raise AssertionError("abort raises")
+
+    return export
+
+
+def _retry_trailers(verdict: RetryLater) -> tuple[tuple[str, bytes], ...]:
+    """The delay in both forms: Go, Java and Rust read the status details, Python's exporter reads the RetryInfo itself."""
+    seconds = int(verdict.delay_s)
+    info = RetryInfo(retry_delay=Duration(seconds=seconds, nanos=int((verdict.delay_s - seconds) * 1e9)))
+    detail = AnyMessage()
+    detail.Pack(info)
+    status = Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message=verdict.reason, details=[detail])
+    return (
+        ("google.rpc.retryinfo-bin", info.SerializeToString()),
+        ("grpc-status-details-bin", status.SerializeToString()),
+    )
+
+
+def _credentials(tls: TlsServer) -> Any:  # grpc has no types
+    client_ca = Path(tls.client_ca_file).read_bytes() if tls.client_ca_file else None
+    pair = (Path(tls.key_file).read_bytes(), Path(tls.cert_file).read_bytes())
+    return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)

@@ -1,0 +1,25 @@
+"""The answers of an OTLP server that are more than empty."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from otel_pipeline.wire.signal import Signal
+
+
+def partial_success(signal: Signal, rejected: int, reason: str) -> Message:
+    """An Export response that says how many items were not taken and why."""
+    response = signal.value.response()
+    setattr(response.partial_success, signal.value.rejected_field, rejected)  # type: ignore[attr-defined]
+    response.partial_success.error_message = reason  # type: ignore[attr-defined]
+    return response
+
+
+def rejected_items(signal: Signal, response: bytes) -> tuple[int, str]:
+    """How many items a backend says it rejected, and why; nothing for a response that cannot be read."""
+    message = signal.value.response.FromString(response)
+    partial = message.partial_success  # type: ignore[attr-defined]
+    return int(getattr(partial, signal.value.rejected_field)), partial.error_message
