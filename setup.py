@@ -14,6 +14,8 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 WIRE = Path("otel_pipeline/wire")
+COPIES = Path("build/leaf")
+"""Sources under their compiled names; outside the package, where an import would find a copy instead of the extension."""
 LEAVES = ("scan", "codes", "splice")
 
 
@@ -23,13 +25,8 @@ def extensions() -> list[Extension]:
     from Cython.Build import cythonize  # only a build with extensions needs Cython
 
     optional = os.environ.get("OTEL_PIPELINE_REQUIRE_EXTENSIONS") != "1"
-    for leaf in LEAVES:
-        shutil.copyfile(WIRE / f"_{leaf}_py.py", WIRE / f"_{leaf}_c.py")
     built: list[Extension] = cythonize(
-        [
-            Extension(f"otel_pipeline.wire._{leaf}_c", [f"otel_pipeline/wire/_{leaf}_c.py"], extra_compile_args=["-O3"])
-            for leaf in LEAVES
-        ],
+        [Extension(f"{'.'.join(WIRE.parts)}._{leaf}_c", [str(_copy(leaf))], extra_compile_args=["-O3"]) for leaf in LEAVES],
         compiler_directives={
             "language_level": 3,
             "boundscheck": False,
@@ -42,6 +39,18 @@ def extensions() -> list[Extension]:
     for extension in built:
         extension.optional = optional  # cythonize() loses the flag
     return built
+
+
+def _copy(leaf: str) -> Path:
+    """The source and its types under the extension's name, copied only if they changed, so that builds are incremental."""
+    folder = COPIES / WIRE
+    folder.mkdir(parents=True, exist_ok=True)
+    for package in (folder, folder.parent):
+        (package / "__init__.py").touch()
+    for source, target in ((f"_{leaf}_py.py", f"_{leaf}_c.py"), (f"_{leaf}_c.pxd", f"_{leaf}_c.pxd")):
+        if not (folder / target).exists() or (folder / target).read_bytes() != (WIRE / source).read_bytes():
+            shutil.copyfile(WIRE / source, folder / target)
+    return folder / f"_{leaf}_c.py"
 
 
 setup(ext_modules=extensions())

@@ -69,21 +69,21 @@ VERDICTS_KEPT: Final = 4096
 """Answers that a pattern keeps between batches: more than the distinct names or routes of one platform."""
 
 VERDICT_CHARS_MAX: Final = 256
-"""Longer texts are matched anew each time, so that the kept answers of one pattern stay under 4 MiB."""
+"""Longer texts are matched anew each time, so that the kept answers of one pattern stay under 5 MiB."""
 
 EXPOSITION_FAMILIES_MAX: Final = 1_000
 """Metrics that processors may register: their number follows from the configuration; more is a mistake in it."""
 
 EXPOSITION_SERIES_MAX: Final = 2_000
-"""Series of one metric, before all further ones share the overflow series: what a Prometheus of one machine takes without
-thought, and more than a dashboard can show. Enough for 10 services with 30 span names of 6 kinds and states each."""
+"""Series of one metric, before all further ones share the overflow series: what a Prometheus of one machine takes
+without thought, and more than a dashboard can show. Enough for 10 services with 30 span names of 6 kinds and states."""
 
 LABEL_CHARS_MAX: Final = 1_024
-"""Characters of a label value; the rest is cut. Prometheus' own limits for labels, where somebody sets them, are of this size."""
+"""Characters of a label value; the rest is cut. Where somebody sets Prometheus' own limit, it is of this size."""
 
 LABEL_KEYS_DENSE_MAX: Final = 16_384
-"""Possible label combinations of a batch up to which a table of them (128 KiB) is counted out instead of sorting the rows:
-the table costs less than the sort up to about this size."""
+"""Possible label combinations of a batch up to which a table of them (128 KiB) is counted out instead of sorting the
+rows: the table costs less than the sort up to about this size."""
 
 EXEMPLAR_INTERVAL_S: Final = 1.0
 """An exemplar stays at least so long before the next one replaces it: scrapes come every few seconds, and looking up a
@@ -108,10 +108,13 @@ EXPONENTIAL_BUCKETS_MAX: Final = 64
 """Buckets that an exponential histogram is reduced to, since the text formats know classic ones only."""
 
 EXPONENTIAL_SCALE_MAX: Final = 2
-"""The finest scale of such buckets: 4 for each doubling, bounds 19 % apart. Finer ones would be many and rarely stable."""
+"""The finest scale of such buckets: 4 for each doubling, bounds 19 % apart. Finer ones would be many, rarely stable."""
 
 EXEMPLAR_LABEL_CHARS_MAX: Final = 128
 """OpenMetrics 1.0: the names and values of an exemplar's labels together."""
 
 STOP_GRACE_S: Final = 3.0
 """How long running requests may take to end when the gateway stops."""
+
+EXPONENTIAL_BUCKETS_READ_MAX: Final = 4_096
+"""Buckets on one side of a received exponential histogram; SDKs keep 160, and all are looked at one by one."""

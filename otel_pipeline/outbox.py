@@ -19,102 +19,39 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import struct
 import threading
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import lmdb
 
 from otel_pipeline.errors import OutboxError, OutboxFull
 from otel_pipeline.limits import ENTRIES_MERGED_MAX, OUTBOX_HEADROOM_BYTES, OUTBOX_PIPELINES_MAX
+from otel_pipeline.outbox_state import (
+    KEY,
+    PAGE,
+    SEQUENCE,
+    Addition,
+    Chunk,
+    CursorState,
+    Entry,
+    StreamState,
+    added,
+    backlog,
+    cursor_key,
+    extent,
+    footprint,
+    read_cursors,
+    read_stream,
+    with_queue,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
-
-KEY: Final = struct.Struct(">QQI")
-"""What is known of an entry stands in its key, so that the value is the request as it is, never copied to add a header."""
-SEQUENCE: Final = struct.Struct(">Q")
-PAGE: Final = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Addition:
-    """What one processed batch adds to one stream."""
-
-    pipeline: str
-    payload: bytes | bytearray
-    items: int
-    """In the payload."""
-    received: int
-    """Before filters; received = items + filtered + dropped."""
-    filtered: Mapping[str, int]
-    dropped: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One stored batch, without its bytes."""
-
-    sequence: int
-    created_ms: int
-    items: int
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Consecutive entries and their requests joined, which is the merged request."""
-
-    entries: Sequence[Entry]
-    request: bytes
-
-
-@dataclass(slots=True)
-class CursorState:
-    """How far one exporter of a stream is."""
-
-    exporter: str
-    next: int = 0
-    exported: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    queued_items: int = 0
-    queued_batches: int = 0
-    oldest_age_s: float = 0.0
-
-
-@dataclass(slots=True)
-class StreamState:
-    """Totals of one stream since it was created, over restarts."""
-
-    pipeline: str
-    signal: str
-    next: int = 0
-    first: int = 0
-    received: int = 0
-    appended: int = 0
-    bytes: int = 0
-    filtered: dict[str, int] = field(default_factory=dict)
-    dropped: dict[str, int] = field(default_factory=dict)
-    cursors: list[CursorState] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class QueueRow:
-    """One line of `otel-pipeline queue`."""
-
-    pipeline: str
-    signal: str
-    exporter: str
-    batches: int
-    items: int
-    bytes: int
-    oldest_age_s: float
-    exported: int
-    dropped: int
 
 
 class Outbox:
@@ -151,42 +88,37 @@ class Outbox:
 
     def append(self, additions: Sequence[Addition]) -> None:
         """Store batches in one transaction. When this returns they survive a crash. Raises OutboxFull: nothing is stored."""
-        wanted = sum(_footprint(addition.payload) for addition in additions)
+        wanted = sum(footprint(addition.payload) for addition in additions)
         now_ms = int(self._clock() * 1000)
         with self._lock:
             if self.bytes_used + wanted > self._bytes_max:
                 raise OutboxFull(f"the outbox holds {self.bytes_used} bytes, {self._bytes_max} are allowed")
             try:
+                after = dict(self._streams)
                 with self._env.begin(write=True) as txn:
-                    changed = [self._put(txn, addition, now_ms) for addition in additions]
+                    for addition in additions:
+                        after[addition.pipeline] = self._put(txn, after[addition.pipeline], addition, now_ms)
             except lmdb.MapFullError:
                 raise OutboxFull("the outbox's file is full") from None
             except lmdb.Error as error:
                 raise OutboxError(f"cannot write the outbox: {error}") from error
-            for stream in changed:
-                self._streams[stream.pipeline] = stream
+            self._streams = after
             self._dirty.set()
             self._arrived.notify_all()
 
-    def _put(self, txn: lmdb.Transaction, addition: Addition, now_ms: int) -> StreamState:
-        stream = self._streams[addition.pipeline]
-        after = StreamState(
-            stream.pipeline,
-            stream.signal,
-            stream.next,
-            stream.first,
-            stream.received + addition.received,
-            stream.appended + addition.items,
-            stream.bytes,
-            _added(stream.filtered, addition.filtered),
-            _added(stream.dropped, addition.dropped),
-            stream.cursors,
+    def _put(self, txn: lmdb.Transaction, stream: StreamState, addition: Addition, now_ms: int) -> StreamState:
+        after = replace(
+            stream,
+            received=stream.received + addition.received,
+            appended=stream.appended + addition.items,
+            filtered=added(stream.filtered, addition.filtered),
+            dropped=added(stream.dropped, addition.dropped),
         )
         if addition.items:
             key = KEY.pack(stream.next, now_ms, addition.items)
             txn.put(key, addition.payload, db=self._databases[stream.pipeline], append=True)
             after.next += 1
-            after.bytes += _footprint(addition.payload)
+            after.bytes += footprint(addition.payload)
         self._write_stream(txn, after)
         return after
 
@@ -236,7 +168,7 @@ class Outbox:
             stream = self._streams[pipeline]
             before = self._cursor(pipeline, exporter)
             after = CursorState(
-                exporter, entry.sequence + 1, before.exported + exported, _added(before.dropped, dropped)
+                exporter, entry.sequence + 1, before.exported + exported, added(before.dropped, dropped)
             )
             cursors = [after if cursor is before else cursor for cursor in stream.cursors]
             done = min(cursor.next for cursor in cursors)
@@ -254,7 +186,7 @@ class Outbox:
         with txn.cursor(self._databases[stream.pipeline]) as cursor:
             cursor.first()
             while (key := cursor.key()) and KEY.unpack(key)[0] < end:  # behind the last entry the key is empty
-                freed += _footprint(cursor.value())
+                freed += footprint(cursor.value())
                 cursor.delete()
         return freed
 
@@ -265,7 +197,7 @@ class Outbox:
         with self._lock, self._env.begin(buffers=True) as txn:
             now_ms = self._clock() * 1000
             return [
-                _with_queue(txn, self._databases[stream.pipeline], stream, now_ms) for stream in self._streams.values()
+                with_queue(txn, self._databases[stream.pipeline], stream, now_ms) for stream in self._streams.values()
             ]
 
     def close(self) -> None:
@@ -295,15 +227,15 @@ class Outbox:
     def _resume(self, pipeline: str, signal: str, exporters: Sequence[str]) -> StreamState:
         """Read a stream's totals and cursors; cursors of exporters that are configured no more are given up."""
         with self._env.begin(write=True) as txn:
-            stream = _read_stream(txn, self._state, pipeline, signal)
-            stream.first, stream.bytes = _extent(txn, self._databases[pipeline], stream.next)
-            known = {cursor.exporter: cursor for cursor in _read_cursors(txn, self._state, pipeline)}
+            stream = read_stream(txn, self._state, pipeline, signal)
+            stream.first, stream.bytes = extent(txn, self._databases[pipeline], stream.next)
+            known = {cursor.exporter: cursor for cursor in read_cursors(txn, self._state, pipeline)}
             for gone in known.keys() - set(exporters):
                 log.warning("pipeline %s: exporter %s is configured no more, its queue is given up", pipeline, gone)
-                txn.delete(_cursor_key(pipeline, gone), db=self._state)
+                txn.delete(cursor_key(pipeline, gone), db=self._state)
             for exporter in exporters:
                 # A new exporter begins with what comes from now on; its totals begin where the stream's are.
-                cursor = known.get(exporter) or CursorState(exporter, stream.next, 0, _backlog(stream.appended))
+                cursor = known.get(exporter) or CursorState(exporter, stream.next, 0, backlog(stream.appended))
                 stream.cursors.append(cursor)
                 self._write_cursor(txn, pipeline, cursor)
             self._write_stream(txn, stream)
@@ -322,45 +254,7 @@ class Outbox:
 
     def _write_cursor(self, txn: lmdb.Transaction, pipeline: str, cursor: CursorState) -> None:
         totals = {"next": cursor.next, "exported": cursor.exported, "dropped": cursor.dropped}
-        txn.put(_cursor_key(pipeline, cursor.exporter), json.dumps(totals).encode(), db=self._state)
-
-
-def inspect(directory: Path, clock: Callable[[], float] = time.time) -> list[QueueRow]:
-    """Depth and age per exporter, read beside a running gateway. Raises OutboxError if there is no outbox."""
-    if not (directory / "data.mdb").exists():
-        raise OutboxError(f"no outbox in {directory}")
-    try:
-        env = lmdb.open(str(directory), readonly=True, max_dbs=OUTBOX_PIPELINES_MAX + 1, lock=True)
-    except lmdb.Error as error:
-        raise OutboxError(f"cannot read the outbox in {directory}: {error}") from error
-    with env:
-        state = env.open_db(b"state", create=False)
-        with env.begin() as txn:
-            names = [key.decode().removeprefix("stream/") for key, _ in _with_prefix(txn, state, b"stream/")]
-        databases = {name: env.open_db(f"items/{name}".encode(), create=False) for name in names}
-        rows = []
-        with env.begin(buffers=True) as txn:
-            for name in names:
-                stream = _read_stream(txn, state, name, "")
-                stream.cursors = _read_cursors(txn, state, name)
-                stream.first, stream.bytes = _extent(txn, databases[name], stream.next)
-                seen = _with_queue(txn, databases[name], stream, clock() * 1000)
-                rows.extend(_queue_row(txn, databases[name], seen, cursor) for cursor in seen.cursors)
-    return rows
-
-
-def _queue_row(txn: lmdb.Transaction, database: Any, stream: StreamState, cursor: CursorState) -> QueueRow:
-    return QueueRow(
-        stream.pipeline,
-        stream.signal,
-        cursor.exporter,
-        cursor.queued_batches,
-        cursor.queued_items,
-        _extent(txn, database, stream.next, cursor.next)[1],
-        round(cursor.oldest_age_s, 3),
-        cursor.exported,
-        sum(cursor.dropped.values()),
-    )
+        txn.put(cursor_key(pipeline, cursor.exporter), json.dumps(totals).encode(), db=self._state)
 
 
 def _open(directory: Path, bytes_max: int, *, durable: bool) -> lmdb.Environment:
@@ -394,103 +288,3 @@ def _lock_directory(directory: Path) -> Any:
         guard.close()
         raise OutboxError(f"another gateway uses {directory}") from None
     return guard
-
-
-def _footprint(payload: bytes | bytearray | memoryview) -> int:
-    """What an entry takes in the file: whole pages."""
-    return (len(payload) + 64 + PAGE - 1) // PAGE * PAGE
-
-
-def _added(totals: dict[str, int], more: Mapping[str, int]) -> dict[str, int]:
-    if not more:
-        return totals
-    return {key: totals.get(key, 0) + more.get(key, 0) for key in {**totals, **more}}
-
-
-def _backlog(appended: int) -> dict[str, int]:
-    return {"before_exporter": appended} if appended else {}
-
-
-def _cursor_key(pipeline: str, exporter: str) -> bytes:
-    return f"cursor/{pipeline}\0{exporter}".encode()
-
-
-def _with_prefix(txn: lmdb.Transaction, database: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-    with txn.cursor(database) as cursor:
-        if cursor.set_range(prefix):
-            for key, value in cursor:
-                if not bytes(key).startswith(prefix):
-                    break
-                yield bytes(key), bytes(value)
-
-
-def _read_stream(txn: lmdb.Transaction, state: Any, pipeline: str, signal: str) -> StreamState:
-    value = txn.get(f"stream/{pipeline}".encode(), db=state)
-    totals = json.loads(bytes(value)) if value else {}
-    return StreamState(
-        pipeline,
-        signal or totals.get("signal", ""),
-        totals.get("next", 0),
-        0,
-        totals.get("received", 0),
-        totals.get("appended", 0),
-        0,
-        totals.get("filtered", {}),
-        totals.get("dropped", {}),
-    )
-
-
-def _read_cursors(txn: lmdb.Transaction, state: Any, pipeline: str) -> list[CursorState]:
-    return [
-        CursorState(key.decode().split("\0", 1)[1], **json.loads(value))
-        for key, value in _with_prefix(txn, state, f"cursor/{pipeline}\0".encode())
-    ]
-
-
-def _extent(txn: lmdb.Transaction, database: Any, end: int, start: int = 0) -> tuple[int, int]:
-    """The first sequence number in a stream from `start` on (`end` if it is empty), and the bytes from there."""
-    first = end
-    size = 0
-    with txn.cursor(database) as cursor:
-        if cursor.set_range(SEQUENCE.pack(start)):
-            first = KEY.unpack(bytes(cursor.key()))[0]
-            for value in cursor.iternext(keys=False, values=True):
-                size += _footprint(value)
-    return first, size
-
-
-def _created_ms(txn: lmdb.Transaction, database: Any, start: int, now_ms: float) -> float:
-    """When the first entry from `start` on was stored; now if there is none."""
-    with txn.cursor(database) as cursor:
-        return float(KEY.unpack(bytes(cursor.key()))[1]) if cursor.set_range(SEQUENCE.pack(start)) else now_ms
-
-
-def _with_queue(txn: lmdb.Transaction, database: Any, stream: StreamState, now_ms: float) -> StreamState:
-    """A copy with what waits for each exporter; the oldest entry of each is looked up."""
-    cursors = []
-    for cursor in stream.cursors:
-        waiting = stream.appended - cursor.exported - sum(cursor.dropped.values())
-        age_s = max(0.0, now_ms - _created_ms(txn, database, cursor.next, now_ms)) / 1000
-        cursors.append(
-            CursorState(
-                cursor.exporter,
-                cursor.next,
-                cursor.exported,
-                cursor.dropped,
-                waiting,
-                stream.next - cursor.next,
-                age_s,
-            )
-        )
-    return StreamState(
-        stream.pipeline,
-        stream.signal,
-        stream.next,
-        stream.first,
-        stream.received,
-        stream.appended,
-        stream.bytes,
-        stream.filtered,
-        stream.dropped,
-        cursors,
-    )

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 from otel_pipeline.contracts import Accepted, Rejected, RetryLater, Verdict
 from otel_pipeline.errors import OutboxError, OutboxFull
 from otel_pipeline.limits import COALESCE_BYTES_MAX, COALESCE_REQUESTS_MAX, PENDING_BYTES_MAX, RETRY_DELAY_S
-from otel_pipeline.outbox import Addition
+from otel_pipeline.outbox_state import Addition
 from otel_pipeline.quiet import Quiet
 from otel_pipeline.wire.scan import BatchReader, Part
 

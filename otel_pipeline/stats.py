@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-    from otel_pipeline.outbox import StreamState
+    from otel_pipeline.outbox_state import StreamState
 
 ACK_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from otel_pipeline.contracts import Exporter
-    from otel_pipeline.outbox import Chunk, Entry, Outbox
+    from otel_pipeline.outbox import Outbox
+    from otel_pipeline.outbox_state import Chunk, Entry
     from otel_pipeline.settings import Retry
     from otel_pipeline.stats import Stats
     from otel_pipeline.wire.signal import Signal

@@ -2,6 +2,8 @@
 cimport cython
 
 cdef int PROBES_MAX
+cdef unsigned long long UINT32_MAX
+cdef unsigned long long FNV_BASIS
 
 @cython.locals(cells="long long[::1]", rows=Py_ssize_t, width=Py_ssize_t, buf="const unsigned char*", size=Py_ssize_t,
                count=Py_ssize_t, i=Py_ssize_t)
@@ -14,7 +16,8 @@ cdef Py_ssize_t _fill(const unsigned char* buf, long long[::1] cells, Py_ssize_t
                       Py_ssize_t mask, long long[::1] firsts) except -1
 
 @cython.locals(size="long long", i="long long")
-cdef inline bint _same(const unsigned char* buf, long long start, long long end, long long other, long long other_end) noexcept
+cdef bint _same(const unsigned char* buf, long long start, long long end, long long other,
+                long long other_end) noexcept
 
 @cython.locals(value="unsigned long long", i="long long")
-cdef inline unsigned long long _hash(const unsigned char* buf, long long start, long long end) noexcept
+cdef unsigned long long _hash(const unsigned char* buf, long long start, long long end) noexcept

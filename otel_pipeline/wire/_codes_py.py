@@ -8,12 +8,17 @@ import numpy as np
 PROBES_MAX = 32
 """A value is compared with so many others at most; behind that it counts as a new one, so that no input costs n * n."""
 
+# Names with a C type: Cython makes Python objects of literals above 31 bits.
+UINT32_MAX = 0xFFFFFFFF
+FNV_BASIS = 2166136261
+
 
 def encode(data, table, type_cell, wanted, start_cell):
-    """Codes (int32, one a row; -1 where the type cell is not `wanted`) and the distinct values (bytes) of a column.
+    """Codes (int32, one a row; -1 where the type cell is not `wanted`) and the distinct values (bytes).
 
-    `table` is the int64 row table, `start_cell` the cell of the value's first offset; its end is in the next cell. Without a
-    type cell (-1) every row has a value. Equal values nearly always share a code; equal codes always mean equal values.
+    `table` is the int64 row table, `start_cell` the cell of the value's first offset; its end is in the next cell.
+    Without a type cell (-1) every row has a value. Equal values nearly always share a code; equal codes always mean
+    equal values.
     """
     cells = table.reshape(-1)
     rows = table.shape[0]
@@ -72,7 +77,7 @@ def _same(buf, start, end, other, other_end):
 
 def _hash(buf, start, end):
     """FNV-1a, 32 bits."""
-    value = 2166136261
+    value = FNV_BASIS
     for i in range(start, end):
-        value = ((value ^ buf[i]) * 16777619) & 0xFFFFFFFF
+        value = ((value ^ buf[i]) * 16777619) & UINT32_MAX
     return value

@@ -111,8 +111,8 @@ cdef class Scanner:
 
 
 @cython.locals(bits="unsigned char", i=Py_ssize_t)
-cdef inline unsigned char _sixteen(const unsigned char* buf, Py_ssize_t at) noexcept
+cdef unsigned char _sixteen(const unsigned char* buf, Py_ssize_t at) noexcept
 @cython.locals(byte="unsigned long long", value="unsigned long long", i=Py_ssize_t)
-cdef inline unsigned long long _little_endian(const unsigned char* buf, Py_ssize_t at) noexcept
+cdef unsigned long long _little_endian(const unsigned char* buf, Py_ssize_t at) noexcept
 @cython.locals(byte="unsigned long long", value="unsigned long long", i=Py_ssize_t)
-cdef inline unsigned long long _big_endian(const unsigned char* buf, Py_ssize_t at) noexcept
+cdef unsigned long long _big_endian(const unsigned char* buf, Py_ssize_t at) noexcept

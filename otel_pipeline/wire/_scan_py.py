@@ -1,16 +1,17 @@
 """The kernel: walks OTLP bytes once and writes down where everything is, so that nothing is ever decoded.
 
-It is one source in two variants: compiled by Cython with the types of `_scan_c.pxd` (as `_scan_c`), and interpreted as it
-stands. `kernel.py` chooses. Nothing here knows of processors, clocks or files: bytes in, tables out.
+It is one source in two variants: compiled by Cython with the types of `_scan_c.pxd` (as `_scan_c`), and interpreted as
+it stands. `kernel.py` chooses. Nothing here knows of processors, clocks or files: bytes in, tables out.
 
-How it stays safe. Every offset is compared with the end of its own message before a byte is read, and a length is compared
-with what is left before it is added, so no sum can overflow. Nesting has a limit, varints have at most ten bytes, tags and
-lengths five, as in protobuf's own parsers. Strings must be UTF-8, since other receivers refuse a whole batch for one that is
-not. A request that is legal but repeats what should stand once (two names in a span) is not guessed at: `Uncanonical` asks
-the caller to let protobuf normalise it first. An error leaves the tables as they were before the request.
+How it stays safe. Every offset is compared with the end of its own message before a byte is read, and a length is
+compared with what is left before it is added, so no sum can overflow. Nesting has a limit, varints have at most ten
+bytes, tags and lengths five, as in protobuf's own parsers. Strings must be UTF-8, since other receivers refuse a whole
+batch for one that is not. A request that is legal but repeats what should stand once (two names in a span) is not
+guessed at: `Uncanonical` asks the caller to let protobuf normalise it first. An error leaves the tables as they were
+before the request.
 
-How it stays fast. What nearly every field looks like - a tag of one byte, a length of one byte, a string value - is tried
-first and read into locals; a store through `self` would make the compiler read everything else anew.
+How it stays fast. What nearly every field looks like - a tag of one byte, a length of one byte, a string value - is
+tried first and read into locals; a store through `self` would make the compiler read everything else anew.
 """
 
 import numpy as np
@@ -20,13 +21,14 @@ from otel_pipeline.limits import NESTING_MAX, REQUEST_BYTES_MAX, ROWS_KEPT, ROWS
 from otel_pipeline.wire.schema import KINDS
 
 UINT32_MAX = 0xFFFFFFFF
+"""A name with a C type: Cython makes Python objects of literals above 31 bits."""
 
 
 class Scanner:
     """Collects the rows of several requests of one signal over one buffer; `reset` starts the next batch.
 
-    `row_message` is the schema's number of the row's message, `slots[field]` the cell of each of its fields that is kept.
-    `keys` are the attributes to find; the first three must be the type, message and stack trace of an exception.
+    `row_message` is the schema's number of the row's message, `slots[field]` the cell of each of its fields that is
+    kept. `keys` are the attributes to find; the first three must be the type, message and stack trace of an exception.
     """
 
     def __init__(self, row_message, slots, keys):
@@ -62,7 +64,6 @@ class Scanner:
         self.row_count = 0
         self.scope_count = 0
         self.group_count = 0
-        self.full = False
 
     def add(self, start, end):
         """Scan the request at data[start:end] and append its rows; on an error nothing is appended.
@@ -77,6 +78,7 @@ class Scanner:
         scopes = self.scope_count
         groups = self.group_count
         self.origin = start
+        self.full = False
         try:
             self._request(start, end)
         except BaseException:
@@ -391,7 +393,7 @@ class Scanner:
         return end
 
     def _key_value(self, pos, end, depth):
-        """Check a KeyValue; returns the index of its key among the requested ones or -1, and leaves the value in any_*."""
+        """Check a KeyValue; returns the index of its key or -1 if not requested, and leaves its value in any_*."""
         buf = self.buf
         if end - pos >= 4 and buf[pos] == 10 and buf[pos + 1] < 128:
             size = buf[pos + 1]
@@ -412,6 +414,8 @@ class Scanner:
         key_seen = False
         value_seen = False
         self.any_type = 0
+        self.any_a = 0
+        self.any_b = 0
         while pos < end:
             pos = self._tag(pos, end)
             if self.tag == 10:

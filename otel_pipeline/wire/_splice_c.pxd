@@ -28,7 +28,8 @@ cdef class Splicer:
     cpdef splice(self, at_cells, end_cells, codes, keep, group_codes)
 
     @cython.locals(size="long long", group=Py_ssize_t, base=Py_ssize_t, payload="long long", touched=bint,
-                   rows_before="long long", rows_after="long long", scope=Py_ssize_t, line=Py_ssize_t, change="long long")
+                   rows_before="long long", rows_after="long long", scope=Py_ssize_t, line=Py_ssize_t,
+                   change="long long")
     cdef Py_ssize_t _measure(self) except -1
     @cython.locals(base=Py_ssize_t, payload="long long", touched=bint, first=Py_ssize_t, last=Py_ssize_t,
                    kept="long long", row=Py_ssize_t, size="long long")
@@ -60,4 +61,5 @@ cdef class Splicer:
 
 
 @cython.locals(i=Py_ssize_t)
-cdef void _copy(unsigned char* out, Py_ssize_t at, const unsigned char* source, Py_ssize_t start, Py_ssize_t size) noexcept
+cdef void _copy(unsigned char* out, Py_ssize_t at, const unsigned char* source, Py_ssize_t start,
+                Py_ssize_t size) noexcept

@@ -2,9 +2,9 @@
 
 Compiled as `_splice_c` with the types of `_splice_c.pxd`; `kernel.py` chooses the variant.
 
-Two passes. The first adds up the new size of every row, scope and group from the inside out; the second walks them in the
-order of the bytes with a cursor: everything between two changes is one copy. A scope or a group that loses all its rows goes
-with them. The cells are those of `cells.py`.
+Two passes. The first adds up the new size of every row, scope and group from the inside out; the second walks them in
+the order of the bytes with a cursor: everything between two changes is one copy. A scope or a group that loses all its
+rows goes with them. The cells are those of `cells.py`.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ import numpy as np
 class Splicer:
     """One rewrite of the batch `data` with the tables of its scan (int64, one line a row, scope or group).
 
-    The pieces to put in stand end to end in `fragments`, between `bounds` (int64, one more than pieces). A code is the index
-    of a piece; -1 leaves things as they are, -2 removes.
+    The pieces to put in stand end to end in `fragments`, between `bounds` (int64, one more than pieces). A code is the
+    index of a piece; -1 leaves things as they are, -2 removes.
     """
 
     def __init__(self, data, rows, scopes, groups, fragments, bounds):
@@ -37,9 +37,10 @@ class Splicer:
     def splice(self, at_cells, end_cells, codes, keep, group_codes):
         """The bytes of the batch after its edits.
 
-        Edit e of row r is codes[e, r] (int32): it takes the place of the field between the offsets in the cells at_cells[e]
-        and end_cells[e], or goes to the row's end where the row has no such field. `keep` (uint8 a row) drops a row where it
-        is 0, group_codes (int32 a group) replace its Resource. A fragment is a complete field with its tag.
+        Edit e of row r is codes[e, r] (int32): it takes the place of the field between the offsets in the cells
+        at_cells[e] and end_cells[e], or goes to the row's end where the row has no such field. `keep` (uint8 a row)
+        drops a row where it is 0, group_codes (int32 a group) replace its Resource. A fragment is a complete field with
+        its tag.
         """
         self.at_cells = at_cells
         self.end_cells = end_cells

@@ -1,8 +1,8 @@
 """A batch in columns: what processors read, and the edits they record until `encode` writes them.
 
-One row is a span, a log record or a metric; one column a property. Numbers come as numpy arrays; strings come dictionary-
-encoded (`Strings`): a code a row and the list of distinct values, so that a processor decides once per distinct value. What an
-earlier processor changed, a later one reads. Nothing here looks at single spans in Python.
+One row is a span, a log record or a metric; one column a property. Numbers come as numpy arrays; strings come
+dictionary- encoded (`Strings`): a code a row and the list of distinct values, so that a processor decides once per
+distinct value. What an earlier processor changed, a later one reads. Nothing here looks at single spans in Python.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ class Batch:
     # -- edits ---------------------------------------------------------------------------------------------------------
 
     def set(self, key: str, value: Scalar | Constants | Floats, where: Mask | None = None, how: How = "upsert") -> None:
-        """Set an attribute of the rows in `where` (default: all) to one value, to a column of values, or to a float64 a row.
+        """Set an attribute of the rows in `where` (default: all) to one value, a column of values, or a float64 a row.
 
         `insert` only where it is absent, `update` only where it is there. The key must have been asked for.
         """

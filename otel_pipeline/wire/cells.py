@@ -1,9 +1,9 @@
 """The kernel's tables, as both sides of the fence see them: which int64 cell of a row holds what.
 
 A row is a Span, a LogRecord or a Metric; a scope is a ScopeSpans (ScopeLogs, ScopeMetrics); a group is a ResourceSpans
-(ResourceLogs, ResourceMetrics). `*_AT` is the offset of a field's tag, the bare name the offset where its payload starts, and
-`*_END` the offset behind it, all in the batch's bytes. `*_AT` is 0 for a field that is absent: no field of a row, a scope or a
-group can stand at offset 0, since the tag of its group stands there.
+(ResourceLogs, ResourceMetrics). `*_AT` is the offset of a field's tag, the bare name the offset where its payload
+starts, and `*_END` the offset behind it, all in the batch's bytes. `*_AT` is 0 for a field that is absent: no field of
+a row, a scope or a group can stand at offset 0, since the tag of its group stands there.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ SEVERITY_TEXT_AT: Final = 24
 WIDTH: Final = 32
 """Cells before the requested attributes."""
 
-# A requested attribute: field number of its AnyValue member (0: empty or absent), where the KeyValue stands, and its value: A and
-# B are the offsets of a string, bytes, array or kvlist; A holds a number, a double by its bits.
+# A requested attribute: field number of its AnyValue member (0: empty or absent), where the KeyValue stands, and its
+# value: A and B are the offsets of a string, bytes, array or kvlist; A holds a number, a double by its bits.
 ATTRIBUTE: Final = 5
 A_TYPE: Final = 0
 A_AT: Final = 1

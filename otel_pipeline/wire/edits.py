@@ -1,4 +1,4 @@
-"""The edits of a batch: recorded as columns of codes into lists of values, written by the kernel's splicer in one go."""
+"""The edits of a batch: recorded as columns of codes into lists of values, written by the splicer in one go."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ class Edits:
         if isinstance(value, np.ndarray):
             overlay.put_doubles(number, name[1], value, mask)
         elif isinstance(value, str | bool | int | float):
-            fragment = attribute_field(number, name[1], value, type(value))
+            fragment = attribute_field(number, name[1], value, type(value).__name__)
             overlay.put(np.zeros(self._rows, np.int32), [value], [fragment], mask)
         else:
-            fragments = [attribute_field(number, name[1], one, type(one)) for one in value.values]
+            fragments = [attribute_field(number, name[1], one, type(one).__name__) for one in value.values]
             overlay.put(value.codes, value.values, fragments, mask)
 
     def delete(self, name: tuple[str, str], column: int, mask: Mask) -> None:
@@ -122,7 +122,7 @@ class Edits:
     def set_exception(
         self, rows: Sequence[int], events: Sequence[bytes], texts: Sequence[tuple[str, str, str]]
     ) -> None:
-        """Rewrite the exception events of some rows, one by one: each has its own time. `events` are their fields so far."""
+        """Rewrite the exception events of some rows, one by one: each has its own time. `events` are the old fields."""
         codes = np.full(self._rows, UNTOUCHED, np.int32)
         codes[rows] = np.arange(len(rows), dtype=np.int32)
         fields = [_event(event, text) for event, text in zip(events, texts, strict=True)]
@@ -213,7 +213,7 @@ class Edits:
         group_codes = np.full(len(batch.groups), UNTOUCHED, np.int32)
         for index, changes in self._resources.items():
             group_codes[resource_codes == index] = len(fragments)
-            fragments.add([_resource(resources[index], tuple((k, v, type(v)) for k, v in changes.items()))])
+            fragments.add([_resource(resources[index], tuple((k, v, type(v).__name__) for k, v in changes.items()))])
         at_cells = np.array([overlay.at_cell for overlay in self._overlays.values()], np.int64)
         end_cells = np.array([overlay.end_cell for overlay in self._overlays.values()], np.int64)
         splicer = kernel.splicer(batch.data, batch.rows, batch.scopes, batch.groups, *fragments.joined())
@@ -222,7 +222,7 @@ class Edits:
 
 
 @lru_cache(maxsize=1024)
-def _resource(payload: bytes, changes: tuple[tuple[str, Scalar | None, type], ...]) -> bytes:
+def _resource(payload: bytes, changes: tuple[tuple[str, Scalar | None, str], ...]) -> bytes:
     """A Resource field with some attributes set or (None) removed; the types keep 1, 1.0, True apart in the cache."""
     resource = Resource.FromString(payload)
     for key, value, _ in changes:

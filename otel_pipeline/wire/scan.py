@@ -28,10 +28,12 @@ KEY_BYTES_MAX: Final = 255
 class Part:
     """What became of one request of a batch: its rows, or the reason why it has none."""
 
-    __slots__ = ("error", "invalid", "items")
+    __slots__ = ("crowded_out", "error", "invalid", "items")
 
     def __init__(self) -> None:
         self.error: WireError | None = None
+        self.crowded_out = False
+        """Whether the reason is that the requests before it left too little room (`ROWS_MAX`): alone it may pass."""
         self.items = 0
         """Spans, log records or data points in it, the invalid ones too."""
         self.invalid = 0
@@ -57,21 +59,17 @@ class BatchReader:
         self._scanner = self._variant.scanner(int(spec.row_message), spec.slots, names)
 
     def read(self, requests: Sequence[bytes]) -> tuple[Batch, list[Part]]:
-        """One batch of all requests that are OTLP, and for each request, in order, what became of it.
-
-        If the batch has no room for all (`ROWS_MAX`), there are fewer parts than requests: read the rest in a next batch. A
-        request that has no room even alone is refused.
-        """
+        """One batch of all requests that are OTLP, and for each request, in order, what became of it."""
         parts = [Part() for _ in requests]
         bodies = list(requests)
         self._normalised = [False] * len(bodies)
         while not self._scan(bodies, parts):
-            bodies[:] = [b"" if part.error else body for body, part in zip(bodies, parts, strict=True)]
+            bodies = [b"" if part.error else body for body, part in zip(bodies, parts, strict=True)]
         rows, scopes, groups = self._scanner.tables()
         return Batch(self._signal, self._scanner.data, (rows, scopes, groups), self._keys, self._variant), parts
 
     def _scan(self, bodies: list[bytes], parts: list[Part]) -> bool:
-        """Scan all bodies. False if one was refused, normalised or left for later, so that all must be joined anew."""
+        """Scan all bodies. False if one was refused or had to be normalised, so that all must be joined anew."""
         clean = True
         scanner = self._scanner
         scanner.reset(bodies[0] if len(bodies) == 1 else b"".join(bodies))
@@ -82,11 +80,9 @@ class BatchReader:
             try:
                 scanner.add(start, end)
             except WireError as error:
-                clean = False
-                if scanner.full and scanner.group_count:
-                    del bodies[index:], parts[index:]
-                    break
                 parts[index].error = error
+                parts[index].crowded_out = bool(scanner.full and scanner.group_count)
+                clean = False
             except Uncanonical:
                 self._normalise(index, bodies, parts)
                 clean = False

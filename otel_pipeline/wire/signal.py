@@ -1,4 +1,4 @@
-"""The three signals: everything that differs between traces, metrics and logs, so that nothing is written three times."""
+"""The three signals: all that differs between traces, metrics and logs, so that nothing is written three times."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -53,10 +53,12 @@ def any_value(value: Value) -> common_pb2.AnyValue:
         member["string_value"] = value
     elif isinstance(value, bytes):
         member["bytes_value"] = value
+    elif value is None:
+        pass
     elif hasattr(value, "items"):
         pairs = [common_pb2.KeyValue(key=key, value=any_value(inner)) for key, inner in value.items()]
         member["kvlist_value"] = common_pb2.KeyValueList(values=pairs)
-    elif value is not None:
+    else:
         member["array_value"] = common_pb2.ArrayValue(values=[any_value(inner) for inner in value])
     return common_pb2.AnyValue(**member)
 
@@ -75,14 +77,14 @@ def python_value(value: common_pb2.AnyValue) -> Value:
 
 
 @lru_cache(maxsize=8192)
-def attribute_field(number: int, key: str, value: Scalar, _kind: Hashable) -> bytes:
-    """A KeyValue as field `number` of its message; `_kind` keeps 1, 1.0 and True apart in the cache."""
+def attribute_field(number: int, key: str, value: Scalar, _kind: str) -> bytes:
+    """A KeyValue as field `number` of its message; `_kind` names the type: 1, 1.0 and True differ in the cache."""
     return field(number, common_pb2.KeyValue(key=key, value=any_value(value)).SerializeToString())
 
 
 @lru_cache(maxsize=1024)
 def resource_attributes(payload: bytes) -> dict[str, Value]:
-    """The attributes of a serialized Resource, not to be changed; of equal keys the first counts, as in the Collector."""
+    """The attributes of a serialized Resource, not to be changed; of equal keys the first counts (as elsewhere)."""
     attributes: dict[str, Value] = {}
     for pair in Resource.FromString(payload).attributes:
         attributes.setdefault(pair.key, python_value(pair.value))
@@ -116,8 +118,8 @@ class Fragments:
         self._count += len(fields)
 
     def add_doubles(self, number: int, key: str, values: NDArray[np.float64]) -> None:
-        """For each value append a KeyValue with a double as field `number`: all alike but for their last eight bytes."""
-        head = attribute_field(number, key, 0.5, float)[:-8]
+        """For each value append a KeyValue with a double as field `number`: alike but for the last eight bytes."""
+        head = attribute_field(number, key, 0.5, "float")[:-8]
         table = np.empty((len(values), len(head) + 8), np.uint8)
         table[:, :-8] = np.frombuffer(head, np.uint8)
         table[:, -8:] = np.ascontiguousarray(values, dtype="<f8").view(np.uint8).reshape(len(values), 8)

@@ -1,0 +1,236 @@
+"""The outbox: what was appended is there until all its exporters are done, over restarts, within its cap, and adds up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_pipeline.errors import OutboxError, OutboxFull
+from otel_pipeline.outbox import Outbox
+from otel_pipeline.outbox_state import Addition, Entry, StreamState, inspect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+STREAMS = {"traces": ("traces", ["jaeger", "file"]), "logs": ("logs", ["file"])}
+MIB = 1024 * 1024
+
+
+def addition(payload: bytes = b"payload", items: int = 1, pipeline: str = "traces", **more: dict[str, int]) -> Addition:
+    filtered, dropped = more.get("filtered", {}), more.get("dropped", {})
+    received = items + sum(filtered.values()) + sum(dropped.values())
+    return Addition(pipeline, payload, items, received, filtered, dropped)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    box = Outbox(tmp_path, STREAMS, bytes_max=16 * MIB, sync="off", clock=lambda: 1000.0)
+    yield box
+    box.close()
+
+
+def state(box: Outbox, pipeline: str = "traces") -> StreamState:
+    return next(one for one in box.states() if one.pipeline == pipeline)
+
+
+def take(box: Outbox, exporter: str, pipeline: str = "traces") -> list[bytes]:
+    """Deliver everything that waits for an exporter, entry by entry."""
+    payloads = []
+    while chunk := box.read(pipeline, box.position(pipeline, exporter), 1, 1):
+        payloads.append(chunk.request)
+        box.settle(pipeline, exporter, chunk.entries[0], chunk.entries[0].items, {})
+    return payloads
+
+
+def test_entries_come_out_in_order_for_each_exporter(outbox: Outbox) -> None:
+    outbox.append([addition(b"one"), addition(b"two")])
+    outbox.append([addition(b"three")])
+    assert take(outbox, "jaeger") == [b"one", b"two", b"three"]
+    assert take(outbox, "file") == [b"one", b"two", b"three"]
+
+
+def test_consecutive_entries_are_read_joined_up_to_a_size(outbox: Outbox) -> None:
+    outbox.append([addition(b"aaaa", 2), addition(b"bbbb", 3), addition(b"cccc", 4)])
+    chunk = outbox.read("traces", 0, 9)
+    assert chunk is not None
+    assert chunk.request == b"aaaabbbb"
+    assert list(chunk.entries) == [Entry(0, 1_000_000, 2), Entry(1, 1_000_000, 3)]
+
+
+def test_an_entry_above_the_size_comes_alone(outbox: Outbox) -> None:
+    outbox.append([addition(b"a" * 100), addition(b"b")])
+    chunk = outbox.read("traces", 0, 10)
+    assert chunk is not None
+    assert chunk.request == b"a" * 100
+
+
+def test_an_entry_is_deleted_when_the_last_exporter_is_done(outbox: Outbox) -> None:
+    outbox.append([addition(b"one")])
+    take(outbox, "jaeger")
+    assert outbox.bytes_used == 4096
+    take(outbox, "file")
+    assert outbox.bytes_used == 0
+    assert outbox.read("traces", 0, MIB) is None
+
+
+def test_streams_do_not_see_each_other(outbox: Outbox) -> None:
+    outbox.append([addition(b"span"), addition(b"record", pipeline="logs")])
+    assert take(outbox, "file", "logs") == [b"record"]
+    assert take(outbox, "file") == [b"span"]
+
+
+def test_all_additions_of_a_call_are_stored_or_none(outbox: Outbox) -> None:
+    huge = addition(b"x" * (20 * MIB), pipeline="logs")
+    with pytest.raises(OutboxFull, match="are allowed"):
+        outbox.append([addition(b"one"), huge])
+    assert outbox.read("traces", 0, MIB) is None
+    assert state(outbox).received == 0
+
+
+def test_a_full_outbox_refuses_and_takes_again_when_something_left(outbox: Outbox) -> None:
+    stored = 0
+    with pytest.raises(OutboxFull):
+        for _ in range(100):
+            outbox.append([addition(b"x" * MIB)])
+            stored += 1
+    assert 14 <= stored <= 16
+    take(outbox, "jaeger")
+    take(outbox, "file")
+    outbox.append([addition(b"x" * MIB)])
+    assert state(outbox).appended == stored + 1
+
+
+def test_filling_and_draining_again_and_again_never_runs_out_of_pages(outbox: Outbox) -> None:
+    for _ in range(6):
+        with pytest.raises(OutboxFull):
+            while True:
+                outbox.append([addition(b"x" * (MIB // 2 + 1)), addition(b"y" * 5000)])
+        assert len(take(outbox, "jaeger")) == len(take(outbox, "file")) > 20
+
+
+def test_a_batch_without_items_leaves_totals_only(outbox: Outbox) -> None:
+    outbox.append([addition(b"", 0, filtered={"filter": 7})])
+    seen = state(outbox)
+    assert (seen.received, seen.appended, seen.filtered) == (7, 0, {"filter": 7})
+    assert outbox.read("traces", 0, MIB) is None
+
+
+def test_position_and_entries_survive_a_restart(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, STREAMS, bytes_max=16 * MIB)
+    box.append([addition(b"one", 5), addition(b"two", 6)])
+    chunk = box.read("traces", 0, 1)
+    assert chunk is not None
+    box.settle("traces", "jaeger", chunk.entries[0], 5, {})
+    box.close()
+    again = Outbox(tmp_path, STREAMS, bytes_max=16 * MIB)
+    assert take(again, "jaeger") == [b"two"]
+    assert take(again, "file") == [b"one", b"two"]
+    again.close()
+
+
+@pytest.mark.parametrize("sync", ["interval", "always", "off"])
+def test_every_sync_mode_keeps_what_was_appended(tmp_path: Path, sync: str) -> None:
+    box = Outbox(tmp_path, STREAMS, bytes_max=16 * MIB, sync=sync, sync_interval_s=0.01)
+    box.append([addition(b"one")])
+    box.close()
+    again = Outbox(tmp_path, STREAMS, bytes_max=16 * MIB, sync=sync)
+    assert take(again, "file") == [b"one"]
+    again.close()
+
+
+def test_a_new_exporter_begins_with_what_comes_from_now_on(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, {"traces": ("traces", ["jaeger"])}, bytes_max=16 * MIB)
+    box.append([addition(b"before", 3)])
+    box.close()
+    again = Outbox(tmp_path, {"traces": ("traces", ["jaeger", "vendor"])}, bytes_max=16 * MIB)
+    again.append([addition(b"after")])
+    assert take(again, "vendor") == [b"after"]
+    cursors = {cursor.exporter: cursor for cursor in state(again).cursors}
+    assert cursors["vendor"].dropped == {"before_exporter": 3}
+    assert cursors["vendor"].queued_items == 0
+    again.close()
+
+
+def test_an_exporter_that_is_configured_no_more_holds_nothing_back(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, STREAMS, bytes_max=16 * MIB)
+    box.append([addition(b"one")])
+    box.close()
+    again = Outbox(tmp_path, {"traces": ("traces", ["file"])}, bytes_max=16 * MIB)
+    assert take(again, "file") == [b"one"]
+    assert again.bytes_used == 0
+    again.close()
+
+
+def test_a_second_gateway_on_the_same_directory_is_refused(tmp_path: Path, outbox: Outbox) -> None:
+    with pytest.raises(OutboxError, match="another gateway uses"):
+        Outbox(tmp_path, STREAMS, bytes_max=16 * MIB)
+
+
+def test_a_file_that_cannot_be_read_is_set_aside_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "data.mdb").write_bytes(b"not an outbox" * 1000)
+    box = Outbox(tmp_path, STREAMS, bytes_max=16 * MIB)
+    box.append([addition(b"one")])
+    assert take(box, "file") == [b"one"]
+    box.close()
+    aside = list(tmp_path.glob("data.mdb.unreadable-*"))
+    assert [path.read_bytes()[:13] for path in aside] == [b"not an outbox"]
+
+
+def test_the_queue_is_readable_beside_the_running_gateway(tmp_path: Path, outbox: Outbox) -> None:
+    outbox.append([addition(b"one", 5), addition(b"two", 6)])
+    chunk = outbox.read("traces", 0, 1)
+    assert chunk is not None
+    outbox.settle("traces", "jaeger", chunk.entries[0], 4, {"refused_by_backend": 1})
+    rows = {(row.pipeline, row.exporter): row for row in inspect(tmp_path, lambda: 1007.5)}
+    assert set(rows) == {("traces", "jaeger"), ("traces", "file"), ("logs", "file")}
+    jaeger = rows["traces", "jaeger"]
+    assert (jaeger.batches, jaeger.items, jaeger.bytes, jaeger.oldest_age_s) == (1, 6, 4096, 7.5)
+    assert (jaeger.exported, jaeger.dropped, jaeger.signal) == (4, 1, "traces")
+    assert rows["logs", "file"].oldest_age_s == 0.0
+
+
+def test_looking_at_a_queue_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(OutboxError, match="no outbox in"):
+        inspect(tmp_path / "nowhere")
+
+
+def test_waiting_ends_when_an_entry_arrives_and_when_the_outbox_closes(outbox: Outbox) -> None:
+    outbox.append([addition(b"one")])
+    outbox.wait([("traces", 0)], timeout_s=60)
+    outbox.close()
+    outbox.wait([("traces", 99)], timeout_s=60)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["append", "jaeger", "file", "restart"]), st.integers(0, 5), st.integers(0, 3)),
+        max_size=30,
+    )
+)
+def test_the_balance_holds_after_any_history(tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, int, int]]) -> None:
+    directory = tmp_path_factory.mktemp("outbox")
+    box = Outbox(directory, STREAMS, bytes_max=16 * MIB, sync="off")
+    received = 0
+    for action, items, lost in history:
+        if action == "append":
+            box.append([addition(b"x" * items, items, filtered={"filter": lost})])
+            received += items + lost
+        elif action == "restart":
+            box.close()
+            box = Outbox(directory, STREAMS, bytes_max=16 * MIB, sync="off")
+        elif chunk := box.read("traces", box.position("traces", action), 4):
+            waiting = sum(entry.items for entry in chunk.entries)
+            lost = min(lost, waiting)
+            box.settle("traces", action, chunk.entries[-1], waiting - lost, {"refused_by_backend": lost} if lost else {})
+        seen = state(box)
+        assert seen.received == received == seen.appended + sum(seen.filtered.values())
+        for cursor in seen.cursors:
+            assert seen.appended == cursor.exported + sum(cursor.dropped.values()) + cursor.queued_items
+            rest = box.read("traces", cursor.next, MIB)
+            assert cursor.queued_items == sum(entry.items for entry in rest.entries) if rest else not cursor.queued_items
+    box.close()
