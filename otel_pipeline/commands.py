@@ -15,18 +15,19 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from otel_pipeline import __version__, yaml_text
+from otel_pipeline import __version__
+from otel_pipeline.config import yaml_text
 from otel_pipeline.components import KINDS, installed
-from otel_pipeline.config import OutboxConfig, default_source, load
-from otel_pipeline.config_dump import dumped
+from otel_pipeline.config.loader import OutboxConfig, default_source, load
+from otel_pipeline.config.dump import dumped
 from otel_pipeline.errors import ConfigError, OtelPipelineError
 from otel_pipeline.settings import split_endpoint
-from otel_pipeline.sources import as_source
+from otel_pipeline.config.sources import as_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otel_pipeline.config import GatewayConfig
+    from otel_pipeline.config.loader import GatewayConfig
 
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LOG_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}

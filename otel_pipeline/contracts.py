@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline.exposition import Exposition
+    from otel_pipeline.exposition.families import Exposition
     from otel_pipeline.http_host import HttpHost
     from otel_pipeline.stats import Stats
     from otel_pipeline.wire.batch import Batch

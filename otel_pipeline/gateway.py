@@ -16,7 +16,7 @@ from otel_pipeline import health
 from otel_pipeline.contracts import Context, Processor
 from otel_pipeline.errors import OtelPipelineError
 from otel_pipeline.exporters.sender import Batching, Sender
-from otel_pipeline.exposition import Exposition
+from otel_pipeline.exposition.families import Exposition
 from otel_pipeline.http_host import HttpHost
 from otel_pipeline.limits import DRAIN_S, STOP_GRACE_S
 from otel_pipeline.memory import MemoryWatch
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from otel_pipeline.config import ComponentSettings, GatewayConfig, PipelineConfig
+    from otel_pipeline.config.loader import ComponentSettings, GatewayConfig, PipelineConfig
     from otel_pipeline.contracts import Receiver, Scraped
     from otel_pipeline.wire.signal import Signal
 

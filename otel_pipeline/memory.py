@@ -11,7 +11,7 @@ from otel_pipeline.stats import rss_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otel_pipeline.config import ComponentSettings
+    from otel_pipeline.config.loader import ComponentSettings
 
 MIB: Final = 1024 * 1024
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from otel_pipeline.attribute_actions import AttributeAction, ScalarSetting
-from otel_pipeline.condition_nodes import all_of, any_of, compared, constant, matches, pattern
-from otel_pipeline.condition_paths import column
+from otel_pipeline.processors.actions import AttributeAction, ScalarSetting
+from otel_pipeline.conditions.nodes import all_of, any_of, compared, constant, matches, pattern
+from otel_pipeline.conditions.paths import column
 from otel_pipeline.contracts import Context, Settings
 from otel_pipeline.wire import cells
 from otel_pipeline.wire.batch import Constants
 from otel_pipeline.wire.signal import Signal
 
 if TYPE_CHECKING:
-    from otel_pipeline.condition_nodes import Node
+    from otel_pipeline.conditions.nodes import Node
     from otel_pipeline.wire.batch import Batch, How, Mask
     from otel_pipeline.wire.values import Scalar
 

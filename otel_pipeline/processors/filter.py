@@ -1,6 +1,6 @@
 """Processor `filter`: drops the spans, log records and metrics that match one of its conditions.
 
-The conditions are a subset of OTTL, see `conditions.py`. What the Collector drops inside a row - events of a span, data
+The conditions are a subset of OTTL, see `conditions/parser.py`. What the Collector drops inside a row - events of a span, data
 points of a metric - cannot be dropped here; such conditions are refused at start.
 """
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator
 
-from otel_pipeline.condition_paths import Context as Paths
-from otel_pipeline.conditions import parse
+from otel_pipeline.conditions.paths import Context as Paths
+from otel_pipeline.conditions.parser import parse
 from otel_pipeline.contracts import Context, Settings
 from otel_pipeline.wire.signal import Signal
 
 if TYPE_CHECKING:
-    from otel_pipeline.conditions import Condition
+    from otel_pipeline.conditions.parser import Condition
     from otel_pipeline.wire.batch import Batch, Mask
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from otel_pipeline.attribute_actions import AttributeAction
+from otel_pipeline.processors.actions import AttributeAction
 from otel_pipeline.contracts import Context, Settings
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otel_pipeline.contracts import Context
-from otel_pipeline.exposition import Exemplars, Exposition
+from otel_pipeline.exposition.families import Exemplars, Exposition
 from otel_pipeline.http_host import HttpHost
-from otel_pipeline.label_columns import group_rows
+from otel_pipeline.exposition.label_columns import group_rows
 from otel_pipeline.processors.span_metrics import SpanMetricsProcessor
 from otel_pipeline.stats import Stats
 from otel_pipeline.wire.batch import Batch, Strings

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from otel_pipeline.components import ENTRY_POINTS, KINDS, TABLE, Kind, Row, installed
-from otel_pipeline.config import OutboxConfig, load
+from otel_pipeline.config.loader import OutboxConfig, load
 from otel_pipeline.contracts import Settings
 from otel_pipeline.errors import ConfigError
-from otel_pipeline.telemetry import TelemetryConfig
-from otel_pipeline.validation import element_of, keys_of, section_of
+from otel_pipeline.config.telemetry import TelemetryConfig
+from otel_pipeline.config.validation import element_of, keys_of, section_of
 from otel_pipeline.wire.signal import Signal
 
 ROOT = Path(__file__).parents[2]
@@ -266,7 +266,7 @@ def test_a_collectors_configuration_loads_unchanged() -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["otel_pipeline/default.yaml", "collector-config/gateway.yaml", "collector-config/minimal.yaml"]
+    "file", ["otel_pipeline/config/default.yaml", "collector-config/gateway.yaml", "collector-config/minimal.yaml"]
 )
 def test_our_configurations_load_without_a_warning(file: str) -> None:
     config = load([str(ROOT / file)], environ={})

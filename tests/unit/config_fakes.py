@@ -9,7 +9,7 @@ import pytest
 from pydantic import Field, SecretStr
 
 from otel_pipeline.components import ALL, Registry, Row
-from otel_pipeline.config import GatewayConfig, load
+from otel_pipeline.config.loader import GatewayConfig, load
 from otel_pipeline.contracts import Settings
 from otel_pipeline.errors import ConfigError
 from otel_pipeline.settings import Duration, Endpoint, Headers, Retry, SendingQueue, TlsClient, TlsServer

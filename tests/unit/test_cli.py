@@ -305,4 +305,4 @@ def test_demo_names_the_package_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -
 
 
 def default_text() -> str:
-    return Path(cli.__file__).with_name("default.yaml").read_text(encoding="utf-8")
+    return (Path(cli.__file__).with_name("config") / "default.yaml").read_text(encoding="utf-8")

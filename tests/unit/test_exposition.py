@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from prometheus_client.core import Metric
 
 from otel_pipeline.errors import ConfigError
-from otel_pipeline.exposition import OVERFLOW, OVERFLOW_METRIC, Exemplars, Exposition
-from otel_pipeline.label_columns import Groups, group_rows, one
+from otel_pipeline.exposition.families import OVERFLOW, OVERFLOW_METRIC, Exemplars, Exposition
+from otel_pipeline.exposition.label_columns import Groups, group_rows, one
 from otel_pipeline.limits import EXEMPLAR_INTERVAL_S, EXPOSITION_FAMILIES_MAX, LABEL_CHARS_MAX
 from otel_pipeline.wire.batch import Strings
 

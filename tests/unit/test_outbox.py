@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 
 from otel_pipeline.errors import OutboxError, OutboxFull
 from otel_pipeline.outbox import Outbox
-from otel_pipeline.outbox_state import Addition, Entry, StreamState, inspect
+from otel_pipeline.outbox_state import Addition, Entry, QueueRow, StreamState, inspect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,12 +183,24 @@ def test_a_file_that_cannot_be_read_is_set_aside_not_deleted(tmp_path: Path) -> 
     assert [path.read_bytes()[:13] for path in aside] == [b"not an outbox"]
 
 
+def inspected(directory: Path, at_s: float) -> dict[tuple[str, str], QueueRow]:
+    """What another process sees: LMDB opens a file once a process."""
+    code = (
+        "import json, pathlib, sys; from dataclasses import asdict; from otel_pipeline.outbox_state import inspect;"
+        "rows = inspect(pathlib.Path(sys.argv[1]), lambda: float(sys.argv[2])); print(json.dumps([asdict(r) for r in rows]))"
+    )
+    command = [sys.executable, "-c", code, str(directory), str(at_s)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    rows = [QueueRow(**row) for row in json.loads(answer.stdout)]
+    return {(row.pipeline, row.exporter): row for row in rows}
+
+
 def test_the_queue_is_readable_beside_the_running_gateway(tmp_path: Path, outbox: Outbox) -> None:
     outbox.append([addition(b"one", 5), addition(b"two", 6)])
     chunk = outbox.read("traces", 0, 1)
     assert chunk is not None
     outbox.settle("traces", "jaeger", chunk.entries[0], 4, {"refused_by_backend": 1})
-    rows = {(row.pipeline, row.exporter): row for row in inspect(tmp_path, lambda: 1007.5)}
+    rows = inspected(tmp_path, at_s=1007.5)
     assert set(rows) == {("traces", "jaeger"), ("traces", "file"), ("logs", "file")}
     jaeger = rows["traces", "jaeger"]
     assert (jaeger.batches, jaeger.items, jaeger.bytes, jaeger.oldest_age_s) == (1, 6, 4096, 7.5)

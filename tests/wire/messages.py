@@ -56,7 +56,8 @@ class Writer:
     def _message(self, kind: Descriptor, depth: int) -> bytes:
         fields = list(kind.fields)
         if kind.name == "AnyValue":
-            fields = self._random.sample(fields, 1) if self._chance(0.9) else []
+            member = fields[0] if self._chance(0.4) else self._random.choice(fields)
+            fields = [member] if self._chance(0.9) else []
         elif kind.name == "Metric":
             members = [field for field in fields if field.containing_oneof]
             fields = [field for field in fields if not field.containing_oneof] + self._random.sample(members, 1)
@@ -187,6 +188,28 @@ def wire_type(field: FieldDescriptor) -> int:
 def delimited(number: int, payload: bytes) -> bytes:
     """A length-delimited field as a serializer writes it."""
     return varint(number << 3 | 2) + varint(len(payload)) + payload
+
+
+def mutated(random: Random, request: bytes) -> bytes:
+    """A request with a few bits or bytes changed, lost, repeated or put in."""
+    body = bytearray(request)
+    for _ in range(random.choice((1, 1, 1, 2, 5))):
+        place = random.randint(0, len(body))
+        size = random.choice((1, 1, 2, 8))
+        change = random.randint(0, 5)
+        if change == 0 and place < len(body):
+            body[place] ^= 1 << random.randint(0, 7)
+        elif change == 1 and place < len(body):
+            body[place] = random.choice((0, 1, 2, 7, 8, 0x0A, 0x12, 0x4A, 0x7F, 0x80, 0xC0, 0xED, 0xFF))
+        elif change == 2:
+            del body[place : place + size]
+        elif change == 3:
+            body[place:place] = random.randbytes(size)
+        elif change == 4:
+            body[place:place] = body[place : place + 4 * size]
+        else:
+            del body[place:]
+    return bytes(body)
 
 
 def request_of(*rows: bytes) -> bytes:

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from otel_pipeline.errors import Refused
 from otel_pipeline.exporters.prometheus import PrometheusExporter
-from otel_pipeline.exposition import Exemplars, Exposition
-from otel_pipeline.label_columns import one
+from otel_pipeline.exposition.families import Exemplars, Exposition
+from otel_pipeline.exposition.label_columns import one
 from otel_pipeline.wire.signal import Signal
 
 parse_openmetrics: Any = openmetrics.text_string_to_metric_families

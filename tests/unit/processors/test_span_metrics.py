@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from pydantic import ValidationError
 
 from otel_pipeline.errors import ConfigError
-from otel_pipeline.exposition import OVERFLOW, Exposition
+from otel_pipeline.exposition.families import OVERFLOW, Exposition
 from otel_pipeline.processors.span_metrics import SpanMetricsProcessor
 from otel_pipeline.wire.batch import Batch
 from otel_pipeline.wire.scan import BatchReader

@@ -11,7 +11,7 @@ from pydantic import SecretBytes, SecretStr
 from otel_pipeline.settings import REDACTED, without_password
 
 if TYPE_CHECKING:
-    from otel_pipeline.config import ComponentSettings, GatewayConfig
+    from otel_pipeline.config.loader import ComponentSettings, GatewayConfig
     from otel_pipeline.contracts import Settings
 
 

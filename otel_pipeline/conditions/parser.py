@@ -25,7 +25,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import SeverityNumber
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from otel_pipeline import limits
-from otel_pipeline.condition_nodes import (
+from otel_pipeline.conditions.nodes import (
     COMPARISONS,
     all_of,
     any_of,
@@ -36,11 +36,11 @@ from otel_pipeline.condition_nodes import (
     negated,
     pattern,
 )
-from otel_pipeline.condition_paths import Column, Context, column
+from otel_pipeline.conditions.paths import Column, Context, column
 from otel_pipeline.wire.values import INT_MAX, INT_MIN
 
 if TYPE_CHECKING:
-    from otel_pipeline.condition_nodes import Literal, Node
+    from otel_pipeline.conditions.nodes import Literal, Node
     from otel_pipeline.wire.batch import Batch, Mask
     from otel_pipeline.wire.signal import Signal
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeAlias, Typ
 from pydantic import AliasChoices, ValidationError
 
 from otel_pipeline.contracts import Settings
-from otel_pipeline.expansion import as_text
+from otel_pipeline.config.expansion import as_text
 from otel_pipeline.settings import without_password
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
-    from otel_pipeline.expansion import Expansion, Path
+    from otel_pipeline.config.expansion import Expansion, Path
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 Annotation: TypeAlias = Any

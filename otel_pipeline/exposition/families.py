@@ -24,12 +24,12 @@ from prometheus_client.core import CounterMetricFamily, Exemplar, GaugeMetricFam
 
 from otel_pipeline.errors import ConfigError
 from otel_pipeline.limits import EXEMPLAR_INTERVAL_S, EXPOSITION_FAMILIES_MAX, EXPOSITION_SERIES_MAX, LABEL_CHARS_MAX
-from otel_pipeline.prometheus_names import LABEL_NAME, METRIC_NAME, number_text
+from otel_pipeline.exposition.names import LABEL_NAME, METRIC_NAME, number_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otel_pipeline.label_columns import Groups
+    from otel_pipeline.exposition.label_columns import Groups
     from otel_pipeline.wire.batch import Floats, Ints, Mask
 
 OVERFLOW: Final = "__overflow__"

@@ -19,17 +19,17 @@ from pydantic import Field
 from otel_pipeline.components import KINDS, Kind, Registry, Row, installed
 from otel_pipeline.contracts import Settings
 from otel_pipeline.errors import ConfigError
-from otel_pipeline.expansion import Expansion, expand
+from otel_pipeline.config.expansion import Expansion, expand
 from otel_pipeline.settings import Duration
-from otel_pipeline.sources import read
-from otel_pipeline.telemetry import TelemetryConfig
-from otel_pipeline.validation import Findings, SettingsT, suggestion, validated
+from otel_pipeline.config.sources import read
+from otel_pipeline.config.telemetry import TelemetryConfig
+from otel_pipeline.config.validation import Findings, SettingsT, suggestion, validated
 from otel_pipeline.wire.signal import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from otel_pipeline.expansion import Path as ConfigPath
+    from otel_pipeline.config.expansion import Path as ConfigPath
 
 ID_NAME_MAX: Final = 1024
 """Characters of the part behind the slash, as in the Collector."""
@@ -124,7 +124,7 @@ def default_config(overrides: Sequence[str] = ()) -> GatewayConfig:
 
 def default_source() -> str:
     """The `yaml:` URI of `default.yaml`."""
-    return "yaml:" + resources.files("otel_pipeline").joinpath("default.yaml").read_text(encoding="utf-8")
+    return "yaml:" + resources.files("otel_pipeline.config").joinpath("default.yaml").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, DataPointFlags
 from prometheus_client.core import Metric
 
-from otel_pipeline.exposition import sample_names
-from otel_pipeline.label_columns import one
+from otel_pipeline.exposition.families import sample_names
+from otel_pipeline.exposition.label_columns import one
 from otel_pipeline.limits import (
     EXPOSITION_SERIES_MAX,
     LABEL_CHARS_MAX,
@@ -30,8 +30,8 @@ from otel_pipeline.limits import (
     RECEIVED_SERIES_MAX,
     RECEIVED_TARGETS_MAX,
 )
-from otel_pipeline.prometheus_names import label_text, labels_of, metric_name, with_namespace
-from otel_pipeline.received_points import Labels, Point, accumulated, read_point
+from otel_pipeline.exposition.names import label_text, labels_of, metric_name, with_namespace
+from otel_pipeline.exposition.received_points import Labels, Point, accumulated, read_point
 from otel_pipeline.wire.values import python_value
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from opentelemetry.proto.metrics.v1 import metrics_pb2
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-    from otel_pipeline.exposition import Exposition
-    from otel_pipeline.received_points import DataPoint
+    from otel_pipeline.exposition.families import Exposition
+    from otel_pipeline.exposition.received_points import DataPoint
 
 DROPPED: Final = "otel_pipeline_received_metrics_dropped_total"
 TARGET_INFO: Final = "target_info"

@@ -1,4 +1,4 @@
-"""What a condition does to a batch: functions from columns to masks, put together by `conditions.py`."""
+"""What a condition does to a batch: functions from columns to masks, put together by `parser.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from otel_pipeline import limits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline.condition_paths import Column
+    from otel_pipeline.conditions.paths import Column
     from otel_pipeline.wire.batch import Batch, Mask
 
     Answer: TypeAlias = tuple[Mask, Mask | None]

@@ -23,7 +23,7 @@ from otel_pipeline.limits import (
     EXPONENTIAL_SCALE_MAX,
     RECEIVED_BUCKETS_MAX,
 )
-from otel_pipeline.prometheus_names import labels_of, number_text
+from otel_pipeline.exposition.names import labels_of, number_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from otel_pipeline import yaml_text
+from otel_pipeline.config import yaml_text
 from otel_pipeline.errors import ConfigError
 
 if TYPE_CHECKING:

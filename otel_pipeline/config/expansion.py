@@ -11,15 +11,15 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from otel_pipeline import yaml_text
+from otel_pipeline.config import yaml_text
 from otel_pipeline.errors import ConfigError
 from otel_pipeline.limits import NESTING_MAX
-from otel_pipeline.sources import SCHEMES, read_file, split_uri
+from otel_pipeline.config.sources import SCHEMES, read_file, split_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from otel_pipeline.sources import Tree
+    from otel_pipeline.config.sources import Tree
 
 Path: TypeAlias = tuple[str | int, ...]
 """Keys and list indexes from the top of the configuration."""

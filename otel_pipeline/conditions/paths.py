@@ -1,4 +1,4 @@
-"""The paths that a condition can read, each as columns of a batch. See `conditions.py`."""
+"""The paths that a condition can read, each as columns of a batch. See `parser.py`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Conditions over the columns of a batch: a small, safe subset of OTTL. `parser.py` first."""
