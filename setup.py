@@ -1,8 +1,9 @@
-"""Builds the compiled leaf: `wire/_NAME_py.py` with the types of `wire/_NAME_c.pxd` becomes the extension `wire._NAME_c`.
+"""Builds the compiled leaf: `wire/_NAME_py.py` with the types of `wire/_NAME_c.pxd` becomes the extension
+`wire._NAME_c`.
 
-The extension is optional: an image without a C compiler gets the interpreted variant, and a gateway that runs with that says so.
-`OTEL_PIPELINE_NO_EXTENSIONS=1` builds the pure variant on purpose, `OTEL_PIPELINE_REQUIRE_EXTENSIONS=1` fails where it cannot
-be compiled.
+The extension is optional: an image without a C compiler gets the interpreted variant, and a gateway that runs with
+that says so. `OTEL_PIPELINE_NO_EXTENSIONS=1` builds the pure variant on purpose, `OTEL_PIPELINE_REQUIRE_EXTENSIONS=1`
+fails where it cannot be compiled.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from setuptools import Extension, setup
 
 WIRE = Path("otel_pipeline/wire")
 COPIES = Path("build/leaf")
-"""Sources under their compiled names; outside the package, where an import would find a copy instead of the extension."""
+"""Sources under their compiled names; outside the package, where an import would find a copy instead of the
+extension.
+"""
 LEAVES = ("scan", "codes", "splice")
 
 
@@ -26,7 +29,10 @@ def extensions() -> list[Extension]:
 
     optional = os.environ.get("OTEL_PIPELINE_REQUIRE_EXTENSIONS") != "1"
     built: list[Extension] = cythonize(
-        [Extension(f"{'.'.join(WIRE.parts)}._{leaf}_c", [str(_copy(leaf))], extra_compile_args=["-O3"]) for leaf in LEAVES],
+        [
+            Extension(f"{'.'.join(WIRE.parts)}._{leaf}_c", [str(_copy(leaf))], extra_compile_args=["-O3"])
+            for leaf in LEAVES
+        ],
         compiler_directives={
             "language_level": 3,
             "boundscheck": False,
@@ -42,7 +48,9 @@ def extensions() -> list[Extension]:
 
 
 def _copy(leaf: str) -> Path:
-    """The source and its types under the extension's name, copied only if they changed, so that builds are incremental."""
+    """The source and its types under the extension's name, copied only if they changed, so that builds are
+    incremental.
+    """
     folder = COPIES / WIRE
     folder.mkdir(parents=True, exist_ok=True)
     for package in (folder, folder.parent):

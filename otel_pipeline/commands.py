@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from otel_pipeline import __version__
-from otel_pipeline.config import yaml_text
 from otel_pipeline.components import KINDS, installed
-from otel_pipeline.config.loader import OutboxConfig, default_source, load
+from otel_pipeline.config import yaml_text
 from otel_pipeline.config.dump import dumped
-from otel_pipeline.errors import ConfigError, OtelPipelineError
-from otel_pipeline.settings import split_endpoint
+from otel_pipeline.config.loader import OutboxConfig, default_source, load
 from otel_pipeline.config.sources import as_source
+from otel_pipeline.endpoints import split_endpoint
+from otel_pipeline.errors import ConfigError, OtelPipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """What a receiver, a processor and an exporter are, and the laws each must obey.
 
-A component is a class with a nested `Config` (what the operator writes) and a constructor `(config, context)`. It lives in a
-file that carries its YAML name and has one row in `components.py`; a third party's processor needs no row: it is found by an
-entry point in the group `otel_pipeline.processors`. `tests/contract` runs over all of them.
+A component is a class with a nested `Config` (what the operator writes) and a constructor `(config, context)`. It
+lives in a file that carries its YAML name and has one row in `components.py`; a third party's processor needs no row:
+it is found by an entry point in the group `otel_pipeline.processors`. `tests/contract` runs over all of them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 
 
 class Settings(BaseModel):
-    """Base of every `Config`: typed, frozen, an unknown key is a mistake. Give each field a description: it is the manual."""
+    """Base of every `Config`: typed, frozen, an unknown key is a mistake. Give each field a description: it is the
+    manual.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     without_effect: ClassVar[dict[str, str]] = {}
-    """Keys of the Collector's component that are accepted and do nothing here, each with the reason; named in a warning."""
+    """Keys of the Collector's component that are accepted and do nothing here, each with the reason; named in a
+    warning.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,9 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The request is in the outbox. `rejected` of its items are not, for the reason in `message` (OTLP's partial success)."""
+    """The request is in the outbox. `rejected` of its items are not, for the reason in `message` (OTLP's partial
+    success).
+    """
 
     rejected: int = 0
     message: str = ""
@@ -86,7 +92,9 @@ class Entrance(Protocol):
 
 
 class Receiver(Protocol):
-    """Takes telemetry in. Law: no OK before `Accepted`; a request that is refused is told why and whether to come again."""
+    """Takes telemetry in. Law: no OK before `Accepted`; a request that is refused is told why and whether to come
+    again.
+    """
 
     def start(self) -> None:
         """Listen; raises OSError with the address if that fails."""
@@ -101,12 +109,15 @@ class Receiver(Protocol):
 
 
 class Processor(Protocol):
-    """Reads and edits batches in columns. Laws: it never blocks, never raises for what is in a batch, keeps no reference to it
-    (the tables are used again), and costs Python time per distinct value, not per row. One instance serves one pipeline and is
-    called by one thread."""
+    """Reads and edits batches in columns. Laws: it never blocks, never raises for what is in a batch, keeps no
+    reference to it (the tables are used again), and costs Python time per distinct value, not per row. One
+    instance serves one pipeline and is called by one thread.
+    """
 
     def attributes(self, signal: Signal) -> frozenset[str]:
-        """The attribute keys it will read or set with `Batch.strings`, `.numbers`, `.set` ...; empty for a signal it ignores."""
+        """The attribute keys it will read or set with `Batch.strings`, `.numbers`, `.set` ...; empty for a signal it
+        ignores.
+        """
         ...
 
     def process(self, batch: Batch) -> None:

@@ -20,7 +20,9 @@ class OtelPipelineError(Exception):
 
 
 class WireError(OtelPipelineError):
-    """The bytes are not the OTLP message they claim to be; `offset` is where it shows, in bytes from the request's start."""
+    """The bytes are not the OTLP message they claim to be; `offset` is where it shows, in bytes from the request's
+    start.
+    """
 
     def __init__(self, reason: str, offset: int) -> None:
         super().__init__(f"{reason} at byte {offset}")

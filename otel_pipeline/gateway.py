@@ -1,4 +1,6 @@
-"""The composition root: a configuration goes in, every object is built and wired here in plain sight, started, drained, stopped."""
+"""The composition root: a configuration goes in, every object is built and wired here in plain sight, started,
+drained, stopped.
+"""
 
 from __future__ import annotations
 
@@ -148,7 +150,9 @@ class Gateway:
         self._health.ready()
 
     def stop(self, drain_s: float = DRAIN_S) -> None:
-        """Take no more, finish what was taken, deliver what can be delivered before the deadline. May be called twice."""
+        """Take no more, finish what was taken, deliver what can be delivered before the deadline. May be called
+        twice.
+        """
         deadline_s = time.monotonic() + drain_s
         self._health.stopping()
         for receiver in self._receivers:

@@ -1,4 +1,4 @@
-"""Whether the gateway lives and whether it should get traffic: /livez, /readyz and, as in the Collector, one path for both."""
+"""Whether the gateway lives and should get traffic: /livez, /readyz and, as in the Collector, one path for both."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = logging.getLogger(__name__)
+
+LIVE: Final = "/livez"
+READY: Final = "/readyz"
 
 
 class Health:
@@ -36,9 +39,9 @@ class Health:
 
     def report(self) -> tuple[bool, dict[str, object]]:
         """Whether to send traffic, and why not."""
-        parts = {name: trouble() or detail or "ok" for name, (trouble, detail) in self._checks.items()}
-        trouble_free = not any(trouble() for trouble, _ in self._checks.values())
-        return self._state == "ready" and trouble_free, {"status": self._state, "components": parts}
+        troubles = {name: trouble() for name, (trouble, _) in self._checks.items()}
+        parts = {name: troubles[name] or detail or "ok" for name, (_, detail) in self._checks.items()}
+        return self._state == "ready" and not any(troubles.values()), {"status": self._state, "components": parts}
 
     def _become(self, state: str) -> None:
         with self._lock:
@@ -48,7 +51,7 @@ class Health:
 
 
 def application(health: Health, path: str) -> web.Application:
-    """The endpoints: /livez is 200 as long as it can answer; /readyz and `path` are 503 while traffic is not wanted."""
+    """/livez is 200 as long as it can answer; /readyz and `path` are 503 while traffic is not wanted."""
     app = web.Application()
 
     async def livez(_: web.Request) -> web.Response:
@@ -62,7 +65,3 @@ def application(health: Health, path: str) -> web.Application:
     for address in {READY, path}:
         app.router.add_get(address, readyz)
     return app
-
-
-LIVE: Final = "/livez"
-READY: Final = "/readyz"

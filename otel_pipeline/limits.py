@@ -1,4 +1,4 @@
-"""Every bound of the gateway, each with its reason. What an operator may change has a setting that starts from these."""
+"""Every bound of the gateway, each with its reason. What an operator may change has a setting that starts here."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ RESPONSE_BYTES_MAX: Final = 4 * 1024 * 1024
 """OTLP 1.11 recommends 4 MiB for a response."""
 
 NESTING_MAX: Final = 100
-"""Levels of messages in one request: what protobuf's parsers allow; a deeper one would be refused further down the line."""
+"""Levels of messages in one request: what protobuf's parsers allow; a deeper one would be refused further down the
+line.
+"""
 
-ROWS_MAX: Final = 131_072
+ROWS_MAX: Final = 160_000
 """Rows, scopes or resources in one batch. The smallest row takes 2 bytes on the wire and 400 in our tables: without a
 bound a request of 64 MiB could ask for 12 GiB. A batch of real spans of 64 MiB has about 140,000 rows of 464 bytes."""
 
@@ -27,7 +29,9 @@ OUTBOX_HEADROOM_BYTES: Final = 64 * 1024 * 1024
 """Map size beyond the cap (and a quarter of it): a full copy-on-write store needs free pages to delete, too."""
 
 PENDING_BYTES_MAX: Final = 32 * 1024 * 1024
-"""Requests that wait to be processed; at this size the door says "later". A single larger request passes when none waits."""
+"""Requests that wait to be processed; at this size the door says "later". A single larger request passes when none
+waits.
+"""
 
 COALESCE_BYTES_MAX: Final = 1024 * 1024
 """Requests are joined up to this size before a scan: the fixed costs of a batch are small by then (2,000 spans)."""
@@ -35,17 +39,25 @@ COALESCE_BYTES_MAX: Final = 1024 * 1024
 COALESCE_REQUESTS_MAX: Final = 256
 """The same for a flood of tiny requests, so that the first one of a batch does not wait for the last."""
 
+
+GATHER_S: Final = 0.002
+"""How long a batch waits for more when the one before had several requests: doubles its size under load, unknown to a
+lone caller.
+"""
+
 RETRY_DELAY_S: Final = 1.0
 """What a refused sender is told. The Python SDK drops a batch at once if the delay exceeds what is left of its 10 s."""
 
-GRPC_THREADS: Final = 32
+GRPC_THREADS: Final = 16
 """Requests that can wait for their commit at one time; group commit makes them one batch."""
 
 GRPC_CALLS_MAX: Final = 1024
 """Calls under way or queued; behind that the server answers RESOURCE_EXHAUSTED without reading the message."""
 
 EXPORT_BYTES_MAX: Final = 1024 * 1024
-"""Entries are merged up to this size: the cost of a call is small by then, and every server takes it (grpc's default: 4 MiB)."""
+"""Entries are merged up to this size: the cost of a call is small by then, and every server takes it (grpc's default:
+4 MiB).
+"""
 
 ENTRIES_MERGED_MAX: Final = 256
 """Entries in one merged request."""
@@ -56,6 +68,12 @@ SPLITS_MAX: Final = 24
 DRAIN_S: Final = 10.0
 """How long a stopping gateway tries to empty its outbox; what is left is sent after the next start."""
 
+RETRY_ASKED_S_MAX: Final = 3600.0
+"""The longest wait that a backend can ask for: a date far away must not silence an exporter until the next start."""
+
+HTTP_THREADS: Final = 32
+"""OTLP/HTTP requests that can wait for their commit at one time, as GRPC_THREADS."""
+
 HTTP_CONNECTIONS_MAX: Final = 64
 """Connections of the HTTP client to all backends together."""
 
@@ -63,7 +81,7 @@ CONDITION_CHARS_MAX: Final = 16_384
 """A filter condition: hand-written ones have some hundred characters, generated lists of names some thousand."""
 
 CONDITION_NESTING_MAX: Final = 50
-"""Parentheses and `not` inside one another in a condition: each level is a Python call, in parsing and in each batch."""
+"""Parentheses and `not` inside one another in a condition: each level is a Python call, when parsing and per batch."""
 
 VERDICTS_KEPT: Final = 4096
 """Answers that a pattern keeps between batches: more than the distinct names or routes of one platform."""

@@ -1,12 +1,14 @@
-"""The memory limit: looks at the resident size now and then, and lets the door say "later" above the limit."""
+"""The memory limit: looks at the memory in use now and then, and lets the door say "later" above the limit.
+
+What counts is anonymous memory. Pages of the outbox's file are resident, too, but the kernel takes them back when it
+needs them; were they counted, a backend that is down would close the door long before the outbox is full.
+"""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-from otel_pipeline.stats import rss_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,12 +25,12 @@ class MemoryWatch:
         self,
         limit_bytes: int | None,
         interval_s: float,
-        read: Callable[[], int] = rss_bytes,
+        read: Callable[[], int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit_bytes = limit_bytes
         self._interval_s = interval_s
-        self._read = read
+        self._read = read or anonymous_bytes
         self._clock = clock
         self._next_s = 0.0
         self._short = False
@@ -45,7 +47,7 @@ class MemoryWatch:
 
     @classmethod
     def from_settings(cls, limiters: Sequence[ComponentSettings]) -> MemoryWatch:
-        """The strictest of the configured `memory_limiter` processors: its soft limit (limit less spike) closes the door."""
+        """The strictest of the configured `memory_limiter`s: its soft limit (limit less spike) closes the door."""
         limits = [(_soft_limit(one.config), one.config.check_interval) for one in limiters]
         if not limits:
             return cls(None, 0.0)
@@ -62,6 +64,15 @@ def _soft_limit(config: object) -> int:
         or limit // 5
     )
     return limit - spike
+
+
+def anonymous_bytes() -> int:
+    """Resident memory of this process that no file stands behind."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - read again and again
+        for line in file:
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status does not name RssAnon")
 
 
 def total_bytes() -> int:

@@ -1,17 +1,20 @@
-"""The durable store between processing and exporters: what was acknowledged is in here until every exporter is done with it.
+"""The durable store between processing and exporters: what was acknowledged is in here until every exporter is done
+with it.
 
 LMDB, one environment, one writer at a time, any number of readers (also from other processes: `otel-pipeline queue`).
 
     items/PIPELINE   sequence number, time in ms, item count (big endian: 8, 8, 4 bytes) -> the serialized request
     state            "stream/PIPELINE" -> totals of what came in;  "cursor/PIPELINE/EXPORTER" -> totals of what went out
 
-Every pipeline is a stream of its own, every exporter of it has a cursor: the sequence number up to which it is done. An entry
-is deleted when all cursors have passed it. The totals are written in the transaction that moves the data, so that
-received = filtered + dropped + appended, and for each exporter appended = exported + dropped + queued, hold at any moment.
+Every pipeline is a stream of its own, every exporter of it has a cursor: the sequence number up to which it is done.
+An entry is deleted when all cursors have passed it. The totals are written in the transaction that moves the data, so
+that received = filtered + dropped + appended, and for each exporter appended = exported + dropped + queued, hold at
+any moment.
 
-`sync` decides what survives a power cut. A kill of the process loses nothing in any mode, since a commit is in the page cache.
-With `always` each commit waits for the disk; with `interval` the disk is asked every second, and a power cut in between may
-cost the last second or, in the worst case, the file: one that cannot be read is set aside at the start, never deleted.
+`sync` decides what survives a power cut. A kill of the process loses nothing in any mode, since a commit is in the
+page cache. With `always` each commit waits for the disk; with `interval` the disk is asked every second, and a power
+cut in between may cost the last second or, in the worst case, the file: one that cannot be read is set aside at the
+start, never deleted.
 """
 
 from __future__ import annotations
@@ -87,7 +90,9 @@ class Outbox:
     # -- in ------------------------------------------------------------------------------------------------------------
 
     def append(self, additions: Sequence[Addition]) -> None:
-        """Store batches in one transaction. When this returns they survive a crash. Raises OutboxFull: nothing is stored."""
+        """Store batches in one transaction. When this returns they survive a crash. Raises OutboxFull: nothing is
+        stored.
+        """
         wanted = sum(footprint(addition.payload) for addition in additions)
         now_ms = int(self._clock() * 1000)
         with self._lock:
@@ -129,12 +134,16 @@ class Outbox:
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
-    def wait(self, positions: Sequence[tuple[str, int]], timeout_s: float) -> None:
-        """Wait until one of the streams has an entry at or after its position."""
+    def wait(
+        self, positions: Sequence[tuple[str, int]], timeout_s: float, ended: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Wait until one of the streams has an entry at or after its position, or `ended` is true at a `wake`."""
+
+        def done() -> bool:
+            return self._closed.is_set() or ended() or any(self._streams[name].next > at for name, at in positions)
+
         with self._arrived:
-            self._arrived.wait_for(
-                lambda: self._closed.is_set() or any(self._streams[name].next > at for name, at in positions), timeout_s
-            )
+            self._arrived.wait_for(done, timeout_s)
 
     def wake(self) -> None:
         """Let every `wait` look again now."""
@@ -163,7 +172,7 @@ class Outbox:
             return Chunk(entries, b"".join(parts)) if entries else None
 
     def settle(self, pipeline: str, exporter: str, entry: Entry, exported: int, dropped: Mapping[str, int]) -> None:
-        """An exporter is done with everything up to and including `entry`: so many items taken, so many lost and why."""
+        """An exporter is done with all up to and including `entry`: so many items taken, so many lost and why."""
         with self._lock:
             stream = self._streams[pipeline]
             before = self._cursor(pipeline, exporter)
@@ -209,7 +218,7 @@ class Outbox:
         self._dirty.set()
         if self._syncer:
             self._syncer.join()
-        self._env.sync(True)
+        self._env.sync(force=True)
         self._env.close()
         self._guard.close()
 
@@ -217,7 +226,7 @@ class Outbox:
         while not self._closed.wait(interval_s):
             if self._dirty.is_set():
                 self._dirty.clear()
-                self._env.sync(True)
+                self._env.sync(force=True)
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -271,7 +280,9 @@ def _open(directory: Path, bytes_max: int, *, durable: bool) -> lmdb.Environment
         return lmdb.open(str(directory), **options)
     except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
         aside = directory / f"data.mdb.unreadable-{int(time.time())}"
-        log.error("the outbox cannot be read (%s): set aside as %s, starting with an empty one", error, aside)
+        log.error(  # noqa: TRY400 - the reason says all
+            "the outbox cannot be read (%s): set aside as %s, starting with an empty one", error, aside
+        )
         (directory / "data.mdb").rename(aside)
         (directory / "lock.mdb").unlink(missing_ok=True)
         return lmdb.open(str(directory), **options)

@@ -1,4 +1,6 @@
-"""What the outbox's totals and keys look like, and how they are read: by the gateway itself and beside it by `otel-pipeline queue`."""
+"""What the outbox's totals and keys look like, and how they are read: by the gateway itself and beside it by
+`otel-pipeline queue`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEY: Final = struct.Struct(">QQI")
-"""What is known of an entry stands in its key, so that the value is the request as it is, never copied to add a header."""
+"""What is known of an entry stands in its key, so that the value is the request as it is, never copied to add a
+header.
+"""
 SEQUENCE: Final = struct.Struct(">Q")
 PAGE: Final = 4096
 
@@ -111,7 +115,7 @@ def inspect(directory: Path, clock: Callable[[], float] = time.time) -> list[Que
         with env.begin() as txn:
             names = [key.decode().removeprefix("stream/") for key, _ in _with_prefix(txn, state, b"stream/")]
         databases = {name: env.open_db(f"items/{name}".encode(), create=False) for name in names}
-        rows = []
+        rows: list[QueueRow] = []
         with env.begin(buffers=True) as txn:
             for name in names:
                 stream = read_stream(txn, state, name, "")

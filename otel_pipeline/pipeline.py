@@ -8,11 +8,11 @@ Follow one span through five files, each from top to bottom:
     outbox.py                keeps the batch until every exporter is done with it
     exporters/otlp.py        sends it, called by exporters/sender.py
 
-There is no thread of its own here. Whoever hands in a request while nobody works becomes the carrier: it takes its own request
-and all that gathered meanwhile through the processors into the outbox, tells the others, and passes the work on to the first
-one that came too late for this batch. So the fixed costs of a scan and of a commit are shared exactly when there is much to do,
-a lone request never waits for company nor for another thread, and only one thread at a time is in a processor. `accept`
-returns when the commit is done: an OK means that the span survives a crash.
+There is no thread of its own here. Whoever hands in a request while nobody works becomes the carrier: it takes its
+own request and all that gathered meanwhile through the processors into the outbox, tells the others, and passes the
+work on to the first one that came too late for this batch. So the fixed costs of a scan and of a commit are shared
+exactly when there is much to do, a lone request never waits for company nor for another thread, and only one thread
+at a time is in a processor. `accept` returns when the commit is done: an OK means that the span survives a crash.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from otel_pipeline.contracts import Accepted, Rejected, RetryLater, Verdict
 from otel_pipeline.errors import OutboxError, OutboxFull
-from otel_pipeline.limits import COALESCE_BYTES_MAX, COALESCE_REQUESTS_MAX, PENDING_BYTES_MAX, RETRY_DELAY_S
+from otel_pipeline.limits import COALESCE_BYTES_MAX, COALESCE_REQUESTS_MAX, GATHER_S, PENDING_BYTES_MAX, RETRY_DELAY_S
 from otel_pipeline.outbox_state import Addition
 from otel_pipeline.quiet import Quiet
 from otel_pipeline.wire.scan import BatchReader, Part
@@ -114,14 +114,17 @@ class DataPath:
 
     def _carry(self, lane: Lane) -> None:
         """Take the next requests of a lane, the caller's is the first, to their verdicts; then pass the work on."""
+        if lane.in_company and lane.waiting_bytes() < COALESCE_BYTES_MAX:
+            time.sleep(GATHER_S)
         tickets = self._collect(lane)
         try:
             verdicts = self._process_and_commit(lane, tickets)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the callers must get a verdict whatever happens
             self._quiet.exception("a batch could not be processed")
             verdicts = [RetryLater(RETRY_DELAY_S, "internal error")] * len(tickets)
         with self._turn:
             self._pending_bytes -= sum(len(ticket.body) for ticket in tickets)
+            lane.in_company = len(tickets) > 1 or bool(lane.waiting)
             heads = [one.waiting[0] for one in self._lanes if one.waiting]
             if not heads:
                 self._carrying = False
@@ -159,9 +162,9 @@ class DataPath:
             if not isinstance(error, OutboxFull):
                 self._quiet.error("the outbox cannot be written: %s", error)
             later: Verdict = RetryLater(RETRY_DELAY_S, str(error))
-            verdicts = [Rejected(str(part.error)) if part.error else later for part in parts]
+            verdicts = [_refusal(part) or later for part in parts]
         else:
-            verdicts = [_verdict(part) for part in parts]
+            verdicts = [_refusal(part) or _acceptance(part) for part in parts]
         lane.count(parts, verdicts)
         return verdicts
 
@@ -174,6 +177,7 @@ class Lane:
     ) -> None:
         self.pipelines: Final = pipelines
         self.waiting: Final[deque[Ticket]] = deque()
+        self.in_company = False
         self.ack_seconds: Final = stats.ack_seconds.labels(signal.word)
         self._path = path
         self._accepted = stats.accepted[signal].labels(*source)
@@ -188,6 +192,10 @@ class Lane:
         verdict = self._path.accept(self, body)
         self._outcomes[_outcome(verdict)].inc()
         return verdict
+
+    def waiting_bytes(self) -> int:
+        """How much waits in line."""
+        return sum(len(ticket.body) for ticket in self.waiting)
 
     def count(self, parts: Sequence[Part], verdicts: Sequence[Verdict]) -> None:
         """Count the items of a batch by their verdicts."""
@@ -242,7 +250,7 @@ class Step:
         """Run the processor on a batch that still has so many items; returns how many it dropped."""
         try:
             self._process(batch)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a third party's code must not cost data
             self._failures.inc()
             quiet.exception("processor %s failed, the batch goes on without it", self.name)
         gone = items - batch.items() if batch.edits.dropped else 0
@@ -257,12 +265,15 @@ def _outcome(verdict: Verdict) -> str:
     return "rejected" if isinstance(verdict, Rejected) else "retry_later"
 
 
-def _verdict(part: Part) -> Verdict:
-    if part.error:
-        return Rejected(str(part.error))
-    if part.invalid:
-        return Accepted(part.invalid, INVALID_ID_TEXT.format(part.invalid))
-    return ACCEPTED
+def _refusal(part: Part) -> Verdict | None:
+    """Why a request has no rows in the batch, if so."""
+    if part.crowded_out:
+        return RetryLater(RETRY_DELAY_S, "too many items at a time")
+    return Rejected(str(part.error)) if part.error else None
+
+
+def _acceptance(part: Part) -> Verdict:
+    return Accepted(part.invalid, INVALID_ID_TEXT.format(part.invalid)) if part.invalid else ACCEPTED
 
 
 ACCEPTED: Final = Accepted()

@@ -1,7 +1,7 @@
 """What the gateway counts about itself, for port 8888: the Collector's names where it has one.
 
-The balance (received = exported + filtered + dropped + queued) is not counted here but read from the outbox, which keeps it in
-the same transaction as the data: it is exact at any moment and survives a crash.
+The balance (received = exported + filtered + dropped + queued) is not counted here but read from the outbox, which
+keeps it in the same transaction as the data: it is exact at any moment and survives a crash.
 """
 
 from __future__ import annotations

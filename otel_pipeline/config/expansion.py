@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from otel_pipeline.config import yaml_text
+from otel_pipeline.config.sources import SCHEMES, read_file, split_uri
 from otel_pipeline.errors import ConfigError
 from otel_pipeline.limits import NESTING_MAX
-from otel_pipeline.config.sources import SCHEMES, read_file, split_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

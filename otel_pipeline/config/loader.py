@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from pydantic import Field
 
 from otel_pipeline.components import KINDS, Kind, Registry, Row, installed
-from otel_pipeline.contracts import Settings
-from otel_pipeline.errors import ConfigError
 from otel_pipeline.config.expansion import Expansion, expand
-from otel_pipeline.settings import Duration
 from otel_pipeline.config.sources import read
 from otel_pipeline.config.telemetry import TelemetryConfig
 from otel_pipeline.config.validation import Findings, SettingsT, suggestion, validated
+from otel_pipeline.contracts import Settings
+from otel_pipeline.errors import ConfigError
+from otel_pipeline.settings import Duration
 from otel_pipeline.wire.signal import Signal
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeAlias, Typ
 
 from pydantic import AliasChoices, ValidationError
 
-from otel_pipeline.contracts import Settings
 from otel_pipeline.config.expansion import as_text
+from otel_pipeline.contracts import Settings
 from otel_pipeline.settings import without_password
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ Owns the YAML library; nothing else imports it. Knows nothing of configurations.
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-import yaml  # type: ignore[import-untyped]  # the library has no types of its own
+import yaml
 
 from otel_pipeline.errors import ConfigError
 
@@ -72,8 +72,8 @@ def _checked_loader(text: str, where: str) -> _Loader:
         ) from error
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # the library has no types of its own
-    yaml_implicit_resolvers: ClassVar[dict[str | None, Any]] = {}
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str | None, Any] = {}  # type: ignore[misc]  # noqa: RUF012  as the library has it
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -103,7 +103,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # the library has no type
         return str(self.construct_scalar(node))
 
 
-class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # the library has no types of its own
+class _Dumper(yaml.SafeDumper):
     """Quotes what this reader or one of YAML 1.1 would take for something else than text."""
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002  as in the base

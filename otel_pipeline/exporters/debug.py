@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from otel_pipeline.contracts import Settings
+from otel_pipeline.errors import Refused, WireError
 from otel_pipeline.limits import EXPORT_BYTES_MAX
 from otel_pipeline.wire import otlp_json
 from otel_pipeline.wire.scan import BatchReader
@@ -20,24 +21,21 @@ LINES_MAX: Final = 20
 """Rows named in one log record with verbosity normal."""
 
 
-class Config(Settings):
-    """Says on the log what passes."""
-
-    verbosity: Literal["basic", "normal", "detailed"] = "basic"
-    """basic: how many; normal: with their names; detailed: everything, as OTLP JSON."""
-
-    without_effect: ClassVar[dict[str, str]] = {
-        "sampling_initial": "one record a request is written",
-        "sampling_thereafter": "one record a request is written",
-        "use_internal_logger": "always the gateway's log",
-        "sending_queue": "the outbox is the queue",
-    }
-
-
 class DebugExporter:
     """Writes one log record a request."""
 
-    Config = Config
+    class Config(Settings):
+        """Says on the log what passes."""
+
+        verbosity: Literal["basic", "normal", "detailed"] = "basic"
+        """basic: how many; normal: with their names; detailed: everything, as OTLP JSON."""
+
+        without_effect: ClassVar[dict[str, str]] = {
+            "sampling_initial": "one record a request is written",
+            "sampling_thereafter": "one record a request is written",
+            "use_internal_logger": "always the gateway's log",
+            "sending_queue": "the outbox is the queue",
+        }
 
     def __init__(self, config: Config, context: Context) -> None:
         self.request_bytes_max: Final = EXPORT_BYTES_MAX
@@ -49,7 +47,7 @@ class DebugExporter:
         batch, _ = BatchReader(signal).read([request])
         text = ""
         if self._verbosity == "detailed":
-            text = " " + otlp_json.encode(signal, request)
+            text = " " + _json(signal, request)
         elif self._verbosity == "normal":
             names = batch.name()
             text = "".join(f"\n  {names.at(row)}" for row in range(min(len(batch), LINES_MAX)))
@@ -58,3 +56,10 @@ class DebugExporter:
 
     def close(self) -> None:
         """Nothing to give up."""
+
+
+def _json(signal: Signal, request: bytes) -> str:
+    try:
+        return otlp_json.encode(signal, request)
+    except WireError as error:
+        raise Refused(f"cannot be written as JSON: {error}") from error

@@ -4,93 +4,98 @@ from __future__ import annotations
 
 import email.utils
 import gzip
+import logging
+import math
 import ssl
 import time
-from typing import TYPE_CHECKING, ClassVar, Final, Literal
+from contextlib import suppress
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
 
 import aiohttp
 from google.protobuf.message import DecodeError
-from google.rpc.status_pb2 import Status
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # generated without types
 from pydantic import Field, model_validator
 
 from otel_pipeline import __version__
 from otel_pipeline.contracts import Settings
-from otel_pipeline.errors import Refused, TooLarge, Unavailable
+from otel_pipeline.errors import Refused, TooLarge, Unavailable, WireError
 from otel_pipeline.limits import EXPORT_BYTES_MAX, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
+from otel_pipeline.quiet import Quiet
 from otel_pipeline.settings import Duration, Headers, Retry, SendingQueue, TlsClient
 from otel_pipeline.wire import otlp_json
 from otel_pipeline.wire.responses import rejected_items
-from otel_pipeline.wire.signal import Signal
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from otel_pipeline.contracts import Context
+    from otel_pipeline.wire.signal import Signal
+
+log = logging.getLogger(__name__)
 
 RETRYABLE: Final = frozenset({429, 502, 503, 504})
 GZIP_LEVEL: Final = 1
 """Telemetry shrinks to a tenth at level 1 already; higher levels cost several times the CPU."""
-
-
-class Config(Settings):
-    """Sends traces, metrics and logs by OTLP over HTTP."""
-
-    endpoint: str = ""
-    """Base URL; /v1/traces and so on are appended."""
-    traces_endpoint: str = ""
-    """URL for traces, used as it is."""
-    metrics_endpoint: str = ""
-    """URL for metrics, used as it is."""
-    logs_endpoint: str = ""
-    """URL for logs, used as it is."""
-    encoding: Literal["proto", "json"] = "proto"
-    """Body format."""
-    tls: TlsClient = Field(default_factory=TlsClient)
-    """For https URLs."""
-    headers: Headers = Field(default_factory=dict)
-    """Headers of every request, such as a vendor's key."""
-    compression: Literal["gzip", "none"] = "gzip"
-    """How bodies are compressed."""
-    timeout: Duration = 30.0
-    """Longest wait for an answer."""
-    retry_on_failure: Retry = Field(default_factory=Retry)
-    """How long to wait between tries."""
-    sending_queue: SendingQueue = Field(default_factory=SendingQueue)
-    """Accepted for the Collector's sake: the outbox is the queue."""
-    max_request_bytes: int = Field(default=EXPORT_BYTES_MAX, ge=1024, le=REQUEST_BYTES_MAX)
-    """Batches are merged up to this size before compression."""
-
-    without_effect: ClassVar[dict[str, str]] = {
-        "read_buffer_size": "the HTTP client sizes its buffers itself",
-        "write_buffer_size": "the HTTP client sizes its buffers itself",
-        "max_idle_conns": "the HTTP client keeps what it needs",
-        "idle_conn_timeout": "the HTTP client's default applies",
-    }
-
-    @model_validator(mode="after")
-    def _has_url(self) -> Self:
-        urls = (self.endpoint, self.traces_endpoint, self.metrics_endpoint, self.logs_endpoint)
-        if not any(urls):
-            raise ValueError("endpoint is missing: an http:// or https:// URL is needed")
-        for url in filter(None, urls):
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"{url!r} is no URL: http:// or https:// is needed")
-        return self
-
-    def url(self, signal: Signal) -> str:
-        """Where requests of a signal go; empty if nowhere."""
-        own: str = getattr(self, f"{signal.word}_endpoint")
-        return own or (self.endpoint.rstrip("/") + signal.value.path if self.endpoint else "")
+PIECE_BYTES: Final = 65536
+REASON_CHARS_MAX: Final = 200
 
 
 class OtlpHttpExporter:
     """Posts requests on the gateway's HTTP client."""
 
-    Config = Config
+    class Config(Settings):
+        """Sends traces, metrics and logs by OTLP over HTTP."""
+
+        endpoint: str = ""
+        """Base URL; /v1/traces and so on are appended."""
+        traces_endpoint: str = ""
+        """URL for traces, used as it is."""
+        metrics_endpoint: str = ""
+        """URL for metrics, used as it is."""
+        logs_endpoint: str = ""
+        """URL for logs, used as it is."""
+        encoding: Literal["proto", "json"] = "proto"
+        """Body format."""
+        tls: TlsClient = Field(default_factory=TlsClient)
+        """For https URLs."""
+        headers: Headers = Field(default_factory=dict)
+        """Headers of every request, such as a vendor's key."""
+        compression: Literal["gzip", "none"] = "gzip"
+        """How bodies are compressed."""
+        timeout: Duration = 30.0
+        """Longest wait for an answer."""
+        retry_on_failure: Retry = Field(default_factory=Retry)
+        """How long to wait between tries."""
+        sending_queue: SendingQueue = Field(default_factory=SendingQueue)
+        """Accepted for the Collector's sake: the outbox is the queue."""
+        max_request_bytes: int = Field(default=EXPORT_BYTES_MAX, ge=1024, le=REQUEST_BYTES_MAX)
+        """Batches are merged up to this size before compression."""
+
+        without_effect: ClassVar[dict[str, str]] = {
+            "read_buffer_size": "the HTTP client sizes its buffers itself",
+            "write_buffer_size": "the HTTP client sizes its buffers itself",
+            "max_idle_conns": "the HTTP client keeps what it needs",
+            "idle_conn_timeout": "the HTTP client's default applies",
+        }
+
+        @model_validator(mode="after")
+        def _has_url(self) -> Self:
+            urls = (self.endpoint, self.traces_endpoint, self.metrics_endpoint, self.logs_endpoint)
+            if not any(urls):
+                raise ValueError("endpoint is missing: an http:// or https:// URL is needed")
+            for url in filter(None, urls):
+                if not url.startswith(("http://", "https://")):
+                    raise ValueError(f"{url!r} is no URL: http:// or https:// is needed")
+            return self
+
+        def url(self, signal: Signal) -> str:
+            """Where requests of a signal go; empty if nowhere."""
+            own: str = getattr(self, f"{signal.word}_endpoint")
+            return own or (self.endpoint.rstrip("/") + signal.value.path if self.endpoint else "")
 
     def __init__(self, config: Config, context: Context) -> None:
         self.request_bytes_max: Final = config.max_request_bytes
         self._config = config
+        self._id = context.component_id
+        self._quiet = Quiet(log)
         self._http = context.http
         self._clock = context.clock
         self._tls = _tls(config.tls)
@@ -106,22 +111,42 @@ class OtlpHttpExporter:
         url = self._config.url(signal)
         if not url:
             raise Refused(f"no URL for {signal.word} is configured")
-        body = otlp_json.encode(signal, request).encode() if self._config.encoding == "json" else request
+        body = self._encoded(signal, request)
+        if len(body) > REQUEST_BYTES_MAX:
+            raise TooLarge(f"{len(body)} bytes, {REQUEST_BYTES_MAX} are allowed")
         if self._config.compression == "gzip":
             body = gzip.compress(body, GZIP_LEVEL)
-        status, headers, answer = self._http.run(self._post(url, body))
-        return self._judge(signal, status, headers.get("Retry-After"), answer)
+        status, retry_after, answer = self._http.run(self._post(url, body))
+        return self._judge(signal, status, retry_after, answer)
 
     def close(self) -> None:
         """Nothing of its own: the client is the gateway's."""
 
-    async def _post(self, url: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def _encoded(self, signal: Signal, request: bytes) -> bytes:
+        if self._config.encoding == "proto":
+            return request
+        try:
+            return otlp_json.encode(signal, request).encode()
+        except WireError as error:
+            raise Refused(f"cannot be written as JSON: {error}") from error
+
+    async def _post(self, url: str, body: bytes) -> tuple[int, str | None, bytes]:
         try:
             async with self._http.session().post(
-                url, data=body, headers=self._headers, timeout=self._timeout, ssl=self._tls, allow_redirects=False
+                url,
+                data=body,
+                headers=self._headers,
+                timeout=self._timeout,
+                ssl=self._tls,
+                server_hostname=self._config.tls.server_name_override,
+                allow_redirects=False,
             ) as response:
-                answer = await response.content.read(RESPONSE_BYTES_MAX)
-                return response.status, dict(response.headers), answer
+                answer = bytearray()
+                async for piece in response.content.iter_chunked(PIECE_BYTES):
+                    answer += piece
+                    if len(answer) > RESPONSE_BYTES_MAX:
+                        break
+                return response.status, response.headers.get("Retry-After"), bytes(answer)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"{url}: {type(error).__name__} {error}") from error
 
@@ -137,21 +162,24 @@ class OtlpHttpExporter:
 
     def _rejected(self, signal: Signal, answer: bytes) -> int:
         """Rejected items of a partial success; an answer that cannot be read says nothing."""
-        if not answer:
-            return 0
-        try:
-            body = otlp_json.decode_response(signal, answer) if self._config.encoding == "json" else answer
-            return rejected_items(signal, body)[0]
-        except (DecodeError, ValueError):
-            return 0
+        if len(answer) > RESPONSE_BYTES_MAX:
+            raise Refused(f"the answer has more than {RESPONSE_BYTES_MAX} bytes")  # X2
+        if self._config.encoding == "json":
+            try:
+                answer = otlp_json.decode_response(signal, answer)
+            except WireError:
+                return 0
+        rejected, message = rejected_items(signal, answer)
+        if rejected or message:
+            self._quiet.warning("exporter %s: %d %s rejected: %s", self._id, rejected, signal.value.items, message)
+        return rejected
 
     def _reason(self, answer: bytes) -> str:
+        text = ""
         if self._config.encoding == "proto":
-            try:
-                return str(Status.FromString(answer).message)
-            except DecodeError:
-                pass
-        return answer[:200].decode(errors="replace")
+            with suppress(DecodeError):
+                text = Status.FromString(answer).message
+        return (text or answer[: REASON_CHARS_MAX * 4].decode(errors="replace"))[:REASON_CHARS_MAX]
 
 
 def delay_s(retry_after: str | None, now_s: float | None = None) -> float | None:
@@ -159,12 +187,14 @@ def delay_s(retry_after: str | None, now_s: float | None = None) -> float | None
     if not retry_after:
         return None
     try:
-        return max(0.0, float(retry_after))
+        seconds = float(retry_after)
     except ValueError:
         pass
+    else:
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     try:
         at = email.utils.parsedate_to_datetime(retry_after).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, at - (time.time() if now_s is None else now_s))
 

@@ -18,9 +18,9 @@ from pydantic import Field, field_validator
 from otel_pipeline.contracts import Context, Settings
 from otel_pipeline.errors import Refused
 from otel_pipeline.exposition.families import label_allowed, sample_names
-from otel_pipeline.limits import EXPOSITION_SERIES_MAX, RECEIVED_SERIES_MAX, REQUEST_BYTES_MAX
 from otel_pipeline.exposition.names import with_namespace
 from otel_pipeline.exposition.received import ReceivedMetrics, Translation
+from otel_pipeline.limits import EXPOSITION_SERIES_MAX, RECEIVED_SERIES_MAX, REQUEST_BYTES_MAX
 from otel_pipeline.settings import Duration, Endpoint
 from otel_pipeline.wire.signal import Signal
 

@@ -1,26 +1,28 @@
-"""The thread between the outbox and one exporter: reads, merges, delivers, retries, splits, settles. Shared by all that push.
+"""The thread between the outbox and one exporter: reads, merges, delivers, retries, splits, settles.
 
-An exporter may stand in several pipelines; each is a stream with a cursor of its own and waits on its own after a failure, so
-that a backend that takes traces but is down for metrics still gets its traces. Nothing is dropped for its age: a batch leaves
-when the backend took it or refused it for good.
+Shared by all that push. An exporter may stand in several pipelines; each is a stream with a cursor of its own and
+waits on its own after a failure: a backend that takes traces but is down for metrics still gets its traces. Nothing
+is dropped for its age: a batch leaves when the backend took it or refused it for good.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from otel_pipeline.errors import Refused, TooLarge, Unavailable
-from otel_pipeline.limits import ENTRIES_MERGED_MAX, SPLITS_MAX
+from otel_pipeline.limits import ENTRIES_MERGED_MAX, RETRY_ASKED_S_MAX, SPLITS_MAX
 from otel_pipeline.quiet import Quiet
-from otel_pipeline.wire.scan import BatchReader
+from otel_pipeline.wire.halves import halves
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from otel_pipeline.contracts import Exporter
     from otel_pipeline.outbox import Outbox
@@ -33,11 +35,14 @@ log = logging.getLogger(__name__)
 
 IDLE_S: Final = 5.0
 """How long to sleep at most when there is nothing to do; an arrival wakes the thread."""
+OVERSIZE: Final = 2
+"""A batch of so many times the exporter's size is split first; a full one with attributes added goes as it is."""
+NEVER: Final = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """When to send: at once (the default), or when so many items wait or the oldest waited so long. From the `batch` processor."""
+    """When to send: at once (the default), or when so many items wait or the oldest waited so long. From `batch`."""
 
     items_min: int = 0
     wait_s: float = 0.0
@@ -52,15 +57,18 @@ class Stream:
         self.pipeline: Final = pipeline
         self.signal: Final = signal
         self.batching: Final = batching
+        self.retry: Final = retry
         self.position = position
         self.due_s = 0.0
-        self.retry: Final = retry
+        self.awaited = position  # there is nothing to do until the outbox has this entry ...
+        self.gathered_s = NEVER  # ... or the oldest one waited long enough
         self._delay_s = retry.initial_interval
 
-    def postpone(self, asked_s: float | None, now_s: float) -> float:
+    def postpone(self, asked_s: float | None, now_s: float, jitter: Callable[[float, float], float]) -> float:
         """Wait longer after each failure, at least what the backend asked for; returns the delay."""
         spread = self.retry.randomization_factor
-        delay_s = max(self._delay_s * random.uniform(1 - spread, 1 + spread), asked_s or 0.0)  # noqa: S311 - jitter
+        asked_s = min(asked_s or 0.0, RETRY_ASKED_S_MAX)
+        delay_s = max(self._delay_s * jitter(1 - spread, 1 + spread), asked_s)
         self._delay_s = min(self._delay_s * self.retry.multiplier, self.retry.max_interval)
         self.due_s = now_s + delay_s
         return delay_s
@@ -74,15 +82,29 @@ class Stream:
 class Sender:
     """Delivers the streams of one exporter in order, one request at a time."""
 
-    def __init__(self, exporter_id: str, exporter: Exporter, outbox: Outbox, stats: Stats) -> None:
+    def __init__(
+        self,
+        exporter_id: str,
+        exporter: Exporter,
+        outbox: Outbox,
+        stats: Stats,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
         self._id = exporter_id
         self._exporter = exporter
         self._outbox = outbox
         self._stats = stats
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._jitter = jitter
         self._streams: list[Stream] = []
         self._quiet = Quiet(log)
         self._stopping = threading.Event()
-        self._deadline_s = float("inf")
+        self._closed = False
+        self._deadline_s = NEVER
         self._thread = threading.Thread(target=self._run, name=f"send-{exporter_id}")
         self._attempts = {
             outcome: stats.attempts.labels(exporter_id, outcome) for outcome in ("ok", "retry", "refused", "too_large")
@@ -98,56 +120,67 @@ class Sender:
         self._thread.start()
 
     def stop(self, deadline_s: float) -> None:
-        """Deliver what is there until the deadline (monotonic), then end. May be called twice."""
+        """Deliver what is there until the deadline (monotonic), then end. May be called twice, and without a start."""
         self._deadline_s = deadline_s
         self._stopping.set()
         self._outbox.wake()
         if self._thread.is_alive():
             self._thread.join()
+        if not self._closed:
+            self._closed = True
             self._exporter.close()
+
+    def turn(self) -> bool:
+        """Send at most one merged request of each stream that is due; False if there was nothing to do."""
+        progress = False
+        for stream in self._streams:
+            if stream.due_s <= self._clock():
+                progress = self._advance(stream) or progress
+        return progress
 
     # -- the thread ----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
-            progress = False
-            for stream in self._streams:
-                if stream.due_s <= time.monotonic():
-                    progress = self._advance(stream) or progress
-            now_s = time.monotonic()
-            if self._stopping.is_set() and (now_s >= self._deadline_s or not progress):
+            stopping = self._stopping.is_set()
+            progress = self.turn()
+            if stopping and (not progress or self._clock() >= self._deadline_s):
                 return
             if not progress:
-                self._sleep(now_s)
+                self._sleep()
 
-    def _sleep(self, now_s: float) -> None:
-        """Wait for an arrival, but no longer than until a postponed stream is due."""
-        delays = [stream.due_s - now_s for stream in self._streams if stream.due_s > now_s]
-        idle = [(stream.pipeline, stream.position) for stream in self._streams if stream.due_s <= now_s]
-        timeout_s = min([IDLE_S, *delays])
-        if idle:
-            self._outbox.wait(idle, timeout_s)
-        else:
-            self._stopping.wait(timeout_s)
+    def _sleep(self) -> None:
+        """Wait for an arrival, but no longer than until a stream is due."""
+        now_s = self._clock()
+        idle = [stream for stream in self._streams if stream.due_s <= now_s]
+        ends_s = [stream.gathered_s if stream in idle else stream.due_s for stream in self._streams]
+        timeout_s = max(0.0, min([IDLE_S, *(end_s - now_s for end_s in ends_s)]))
+        self._outbox.wait([(stream.pipeline, stream.awaited) for stream in idle], timeout_s, self._stopping.is_set)
 
     def _advance(self, stream: Stream) -> bool:
         """Deliver the next entries of a stream; False if there was nothing to do or it must wait."""
-        chunk = self._read(stream, stream.position)
-        if chunk is None or self._must_gather(stream, chunk.entries):
+        try:
+            chunk = self._read(stream, stream.position)
+            if chunk is None or self._must_gather(stream, chunk):
+                return False
+            return self._try(stream, chunk)
+        except Exception:  # noqa: BLE001 - it is logged
+            self._quiet.exception("exporter %s failed; the batch stays in the outbox", self._id)
+            stream.postpone(None, self._clock(), self._jitter)
             return False
+
+    def _try(self, stream: Stream, chunk: Chunk) -> bool:
+        """Deliver; False if the backend is not available."""
         try:
             self._deliver(stream, chunk)
         except Unavailable as error:
-            if not stream.retry.enabled:
-                self._settle(stream, chunk.entries[-1], 0, {"retry_disabled": _items(chunk.entries)})
-                return True
-            delay_s = stream.postpone(error.delay_s, time.monotonic())
-            self._quiet.warning("exporter %s: %s; next try in %.1f s", self._id, error, delay_s)
-            return False
-        except Exception:
-            self._quiet.exception("exporter %s failed; the batch stays in the outbox", self._id)
-            stream.postpone(None, time.monotonic())
-            return False
+            if stream.retry.enabled:
+                delay_s = stream.postpone(error.delay_s, self._clock(), self._jitter)
+                self._quiet.warning("exporter %s: %s; next try in %.1f s", self._id, error, delay_s)
+                return False
+            left = [entry for entry in chunk.entries if entry.sequence >= stream.position]
+            self._quiet.error("exporter %s: %s; %d items are lost, no retry is wanted", self._id, error, _items(left))
+            self._settle(stream, left[-1], 0, {"retry_disabled": _items(left)})
         stream.recovered()
         return True
 
@@ -159,17 +192,18 @@ class Sender:
             return chunk
         return self._read(stream, start, len(chunk.entries) // 2)
 
-    def _must_gather(self, stream: Stream, entries: Sequence[Entry]) -> bool:
-        """Whether the `batch` settings ask to wait for more."""
+    def _must_gather(self, stream: Stream, chunk: Chunk) -> bool:
+        """Whether the `batch` settings ask to wait for more; there is no more to wait for if the chunk is full."""
         batching = stream.batching
-        if not batching.wait_s or self._stopping.is_set():
+        stream.awaited, stream.gathered_s = stream.position, NEVER
+        if not batching.wait_s or self._stopping.is_set() or _items(chunk.entries) >= batching.items_min:
             return False
-        if _items(entries) >= batching.items_min:
+        left_s = batching.wait_s - (self._wall_clock() - chunk.entries[0].created_ms / 1000)
+        following = chunk.entries[-1].sequence + 1
+        if left_s <= 0 or self._outbox.read(stream.pipeline, following, 0, 1) is not None:
             return False
-        left_s = batching.wait_s - (time.time() - entries[0].created_ms / 1000)
-        if left_s <= 0:
-            return False
-        stream.due_s = time.monotonic() + left_s
+        stream.awaited = following - 1 + _missing(chunk, batching.items_min, self._exporter.request_bytes_max)
+        stream.gathered_s = self._clock() + left_s
         return True
 
     # -- one request ---------------------------------------------------------------------------------------------------
@@ -179,10 +213,10 @@ class Sender:
         entries = chunk.entries
         items = _items(entries)
         if len(entries) == 1:
-            exported, dropped = self._deliver_one(stream.signal, chunk.request, items, SPLITS_MAX)
+            exported, dropped = self._deliver_one(stream, chunk.request, items, SPLITS_MAX)
         else:
             try:
-                rejected = self._attempt(stream.signal, chunk.request)
+                rejected = self._attempt(stream.signal, chunk.request, items)
             except Refused:
                 middle = len(entries) // 2
                 for part in (entries[:middle], entries[middle:]):
@@ -190,33 +224,42 @@ class Sender:
                     if half is not None:
                         self._deliver(stream, half)
                 return
-            exported = items - rejected
-            dropped = {"rejected_by_backend": rejected} if rejected else {}
+            exported, dropped = items - rejected, _lost("rejected_by_backend", rejected)
         self._settle(stream, entries[-1], exported, dropped)
 
-    def _deliver_one(self, signal: Signal, request: bytes, items: int, splits: int) -> tuple[int, dict[str, int]]:
-        """Deliver one entry, halving it as long as it is refused for its size; returns items taken and items lost."""
+    def _deliver_one(self, stream: Stream, request: bytes, items: int, splits: int) -> tuple[int, dict[str, int]]:
+        """Deliver one entry, halving it as long as it is too large; returns items taken and items lost."""
+        oversize = len(request) > self._exporter.request_bytes_max * OVERSIZE
+        if splits and (oversize or 0 < stream.batching.items_max < items):
+            parts = halves(stream.signal, request)
+            if len(parts) == 2:
+                return self._deliver_parts(stream, parts, splits)
         try:
-            rejected = self._attempt(signal, request)
+            rejected = self._attempt(stream.signal, request, items)
         except TooLarge as error:
-            parts = split(signal, request) if splits else []
-            if len(parts) < 2:
-                self._quiet.error("exporter %s: a single item is too large and is lost: %s", self._id, error)
-                return 0, {"too_large": items}
-            exported = 0
-            dropped: dict[str, int] = {}
-            for part, part_items in parts:
-                done, lost = self._deliver_one(signal, part, part_items, splits - 1)
-                exported += done
-                for reason, count in lost.items():
-                    dropped[reason] = dropped.get(reason, 0) + count
-            return exported, dropped
+            parts = halves(stream.signal, request) if splits else []
+            if len(parts) == 2:
+                return self._deliver_parts(stream, parts, splits)
+            self._quiet.error("exporter %s: a single item is too large and is lost: %s", self._id, error)
+            return 0, {"too_large": items}
         except Refused as error:
             self._quiet.error("exporter %s: %d items are refused for good and lost: %s", self._id, items, error)
             return 0, {"refused_by_backend": items}
-        return items - rejected, {"rejected_by_backend": rejected} if rejected else {}
+        return items - rejected, _lost("rejected_by_backend", rejected)
 
-    def _attempt(self, signal: Signal, request: bytes) -> int:
+    def _deliver_parts(
+        self, stream: Stream, parts: Sequence[tuple[bytes, int]], splits: int
+    ) -> tuple[int, dict[str, int]]:
+        exported = 0
+        dropped: Counter[str] = Counter()
+        for part, items in parts:
+            done, lost = self._deliver_one(stream, part, items, splits - 1)
+            exported += done
+            dropped.update(lost)
+        return exported, dropped
+
+    def _attempt(self, signal: Signal, request: bytes, items: int) -> int:
+        """One call of the exporter; returns how many of the items the backend rejected."""
         with self._in_flight.track_inprogress():
             try:
                 rejected = self._exporter.deliver(signal, request)
@@ -230,29 +273,27 @@ class Sender:
                 self._attempts["retry"].inc()
                 raise
         self._attempts["ok"].inc()
-        return rejected
+        return min(max(rejected, 0), items)  # a backend that miscounts must not spoil the balance
 
     def _settle(self, stream: Stream, entry: Entry, exported: int, dropped: dict[str, int]) -> None:
         self._outbox.settle(stream.pipeline, self._id, entry, exported, dropped)
-        stream.position = entry.sequence + 1
+        stream.position = stream.awaited = entry.sequence + 1
         self._stats.sent[stream.signal].labels(self._id).inc(exported)
         if dropped:
             self._stats.send_failed[stream.signal].labels(self._id).inc(sum(dropped.values()))
 
 
-def split(signal: Signal, request: bytes) -> list[tuple[bytes, int]]:
-    """A request in two halves by rows, each with its item count; fewer than two if it has but one row."""
-    parts = []
-    reader = BatchReader(signal)
-    count = len(reader.read([request])[0])
-    for first, last in ((0, count // 2), (count // 2, count)):
-        batch, _ = reader.read([request])
-        outside = batch.keep.copy()
-        outside[first:last] = False
-        batch.drop(outside)
-        if last > first:
-            parts.append((bytes(batch.encode()), batch.items()))
-    return parts
+def _missing(chunk: Chunk, items_min: int, bytes_max: int) -> int:
+    """How many more entries like these it takes until the request is large enough."""
+    count = len(chunk.entries)
+    items = _items(chunk.entries)
+    by_items = math.ceil((items_min - items) * count / items)
+    by_bytes = (bytes_max - len(chunk.request)) * count // len(chunk.request)
+    return max(1, min(by_items, by_bytes, ENTRIES_MERGED_MAX - count))
+
+
+def _lost(reason: str, count: int) -> dict[str, int]:
+    return {reason: count} if count else {}
 
 
 def _items(entries: Sequence[Entry]) -> int:

@@ -23,8 +23,8 @@ import numpy as np
 from prometheus_client.core import CounterMetricFamily, Exemplar, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from otel_pipeline.errors import ConfigError
-from otel_pipeline.limits import EXEMPLAR_INTERVAL_S, EXPOSITION_FAMILIES_MAX, EXPOSITION_SERIES_MAX, LABEL_CHARS_MAX
 from otel_pipeline.exposition.names import LABEL_NAME, METRIC_NAME, number_text
+from otel_pipeline.limits import EXEMPLAR_INTERVAL_S, EXPOSITION_FAMILIES_MAX, EXPOSITION_SERIES_MAX, LABEL_CHARS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

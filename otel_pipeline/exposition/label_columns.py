@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from otel_pipeline.limits import LABEL_KEYS_DENSE_MAX
 from otel_pipeline.exposition.names import label_text
+from otel_pipeline.limits import LABEL_KEYS_DENSE_MAX
 from otel_pipeline.wire.batch import ABSENT, Strings
 
 if TYPE_CHECKING:

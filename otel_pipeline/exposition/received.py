@@ -22,6 +22,8 @@ from prometheus_client.core import Metric
 
 from otel_pipeline.exposition.families import sample_names
 from otel_pipeline.exposition.label_columns import one
+from otel_pipeline.exposition.names import label_text, labels_of, metric_name, with_namespace
+from otel_pipeline.exposition.received_points import Labels, Point, accumulated, read_point
 from otel_pipeline.limits import (
     EXPOSITION_SERIES_MAX,
     LABEL_CHARS_MAX,
@@ -30,8 +32,6 @@ from otel_pipeline.limits import (
     RECEIVED_SERIES_MAX,
     RECEIVED_TARGETS_MAX,
 )
-from otel_pipeline.exposition.names import label_text, labels_of, metric_name, with_namespace
-from otel_pipeline.exposition.received_points import Labels, Point, accumulated, read_point
 from otel_pipeline.wire.values import python_value
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from prometheus_client.samples import Exemplar, Sample
 
+from otel_pipeline.exposition.names import labels_of, number_text
 from otel_pipeline.limits import (
     EXEMPLAR_LABEL_CHARS_MAX,
     EXPONENTIAL_BUCKETS_MAX,
@@ -23,7 +24,6 @@ from otel_pipeline.limits import (
     EXPONENTIAL_SCALE_MAX,
     RECEIVED_BUCKETS_MAX,
 )
-from otel_pipeline.exposition.names import labels_of, number_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from otel_pipeline.contracts import Settings
+from otel_pipeline.health import LIVE
 from otel_pipeline.settings import Endpoint
 
 _PLAIN: Final = "the probes answer plain HTTP with a body of their own"
@@ -42,5 +43,12 @@ class HealthCheck:
 
         endpoint: Endpoint = "127.0.0.1:13133"
         """host:port to listen on."""
-        path: str = Field(default="/", pattern="^/")
+        path: str = Field(default="/", pattern=r"^/[^{}?#\s]*$")
         """The path that answers 200 when the gateway is ready, else 503."""
+
+        @field_validator("path")
+        @classmethod
+        def _is_its_own(cls, path: str) -> str:
+            if path == LIVE:
+                raise ValueError(f"{LIVE} answers whether the gateway lives; allowed: another path")
+            return path

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from otel_pipeline.processors.actions import AttributeAction, ScalarSetting
 from otel_pipeline.conditions.nodes import all_of, any_of, compared, constant, matches, pattern
 from otel_pipeline.conditions.paths import column
 from otel_pipeline.contracts import Context, Settings
+from otel_pipeline.processors.actions import AttributeAction, ScalarSetting
 from otel_pipeline.wire import cells
 from otel_pipeline.wire.batch import Constants
 from otel_pipeline.wire.signal import Signal

@@ -1,7 +1,7 @@
 """Processor `filter`: drops the spans, log records and metrics that match one of its conditions.
 
-The conditions are a subset of OTTL, see `conditions/parser.py`. What the Collector drops inside a row - events of a span, data
-points of a metric - cannot be dropped here; such conditions are refused at start.
+The conditions are a subset of OTTL, see `conditions/parser.py`. What the Collector drops inside a row - events of a
+span, data points of a metric - cannot be dropped here; such conditions are refused at start.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator
 
-from otel_pipeline.conditions.paths import Context as Paths
 from otel_pipeline.conditions.parser import parse
+from otel_pipeline.conditions.paths import Context as Paths
 from otel_pipeline.contracts import Context, Settings
 from otel_pipeline.wire.signal import Signal
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from otel_pipeline.processors.actions import AttributeAction
 from otel_pipeline.contracts import Context, Settings
+from otel_pipeline.processors.actions import AttributeAction
 
 if TYPE_CHECKING:
     from otel_pipeline.wire.batch import Batch, How

@@ -15,8 +15,8 @@ from otel_pipeline.contracts import Context, Settings
 from otel_pipeline.errors import ConfigError
 from otel_pipeline.exposition.families import Exemplars
 from otel_pipeline.exposition.label_columns import attribute_column, group_rows, resource_column
-from otel_pipeline.limits import EXPOSITION_SERIES_MAX, RECEIVED_BUCKETS_MAX, RECEIVED_LABELS_MAX
 from otel_pipeline.exposition.names import label_name
+from otel_pipeline.limits import EXPOSITION_SERIES_MAX, RECEIVED_BUCKETS_MAX, RECEIVED_LABELS_MAX
 from otel_pipeline.settings import Duration
 from otel_pipeline.wire.batch import Strings
 from otel_pipeline.wire.signal import Signal

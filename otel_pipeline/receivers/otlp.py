@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Self, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from otel_pipeline.contracts import Settings
 from otel_pipeline.limits import REQUEST_BYTES_MAX
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from otel_pipeline.contracts import Context, Entrance
     from otel_pipeline.wire.signal import Signal
 
-REQUEST_MIB_MAX = REQUEST_BYTES_MAX // (1024 * 1024)
+REQUEST_MIB_MAX: Final = REQUEST_BYTES_MAX // (1024 * 1024)
+UrlPath: TypeAlias = Annotated[str, Field(pattern=r"^/[^{}?#\s]*$")]
+"""A path begins with a slash; braces would be a pattern."""
 
 
 class GrpcConfig(Settings):
@@ -64,11 +66,11 @@ class HttpConfig(Settings):
     """Allow requests from web pages."""
     max_request_body_size: Annotated[int, Field(ge=1, le=REQUEST_BYTES_MAX)] = REQUEST_BYTES_MAX
     """Largest body in bytes after decompression; a larger one gets 413."""
-    traces_url_path: str = "/v1/traces"
+    traces_url_path: UrlPath = "/v1/traces"
     """Path for traces."""
-    metrics_url_path: str = "/v1/metrics"
+    metrics_url_path: UrlPath = "/v1/metrics"
     """Path for metrics."""
-    logs_url_path: str = "/v1/logs"
+    logs_url_path: UrlPath = "/v1/logs"
     """Path for logs."""
     read_header_timeout: Duration = 10.0
     """Longest wait for a request's headers on an idle connection."""
@@ -82,6 +84,12 @@ class HttpConfig(Settings):
         "keep_alives_enabled": "connections are always kept",
     }
 
+    @model_validator(mode="after")
+    def _has_a_path_for_each(self) -> Self:
+        if len({self.traces_url_path, self.metrics_url_path, self.logs_url_path}) < 3:
+            raise ValueError("traces_url_path, metrics_url_path and logs_url_path must differ")
+        return self
+
 
 class Protocols(Settings):
     """Which protocols to serve. A key without a value means the defaults."""
@@ -91,18 +99,21 @@ class Protocols(Settings):
     http: HttpConfig | None = None
     """OTLP over HTTP; absent: not served."""
 
-
-class Config(Settings):
-    """Takes traces, metrics and logs by OTLP."""
-
-    protocols: Protocols = Field(default_factory=lambda: Protocols(grpc=GrpcConfig(), http=HttpConfig()))
-    """The protocols to serve; at least one."""
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        if self.grpc is None and self.http is None:
+            raise ValueError("at least one of grpc and http is needed")
+        return self
 
 
 class OtlpReceiver:
     """Starts and stops the servers of the configured protocols."""
 
-    Config = Config
+    class Config(Settings):
+        """Takes traces, metrics and logs by OTLP."""
+
+        protocols: Protocols = Field(default_factory=lambda: Protocols(grpc=GrpcConfig(), http=HttpConfig()))
+        """The protocols to serve; at least one."""
 
     def __init__(self, config: Config, context: Context, entrances: Mapping[str, Mapping[Signal, Entrance]]) -> None:
         """`entrances` has for each transport, grpc and http, an entrance for each signal that some pipeline takes."""

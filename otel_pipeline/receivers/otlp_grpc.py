@@ -1,20 +1,20 @@
 """OTLP over gRPC: a request's bytes go to the pipeline as they came; no protobuf object is made of them.
 
-grpc itself does compression, the size limit (after decompression, too) and one thread a call; the thread waits in `accept`
-until the batch is durable. The rules' ids (G7 ...) are those of the OTLP specification as the tests name them.
+grpc itself does compression, the size limit (after decompression, too) and one thread a call; the thread waits in
+`accept` until the batch is durable. The rules' ids (G7 ...) are those of the OTLP specification as the tests name them.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import RetryInfo
-from google.rpc.status_pb2 import Status
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # generated without types
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from otel_pipeline.contracts import Accepted, Rejected
 from otel_pipeline.limits import GRPC_CALLS_MAX, GRPC_THREADS, RESPONSE_BYTES_MAX
@@ -47,7 +47,7 @@ class OtlpGrpcServer:
             maximum_concurrent_rpcs=GRPC_CALLS_MAX,
         )
         for signal, entrance in entrances.items():
-            method = grpc.unary_unary_rpc_method_handler(_export(signal, entrance))
+            method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_export(signal, entrance))
             handler = grpc.method_handlers_generic_handler(signal.value.service, {"Export": method})
             self._server.add_generic_rpc_handlers((handler,))
 
@@ -88,7 +88,7 @@ def _export(signal: Signal, entrance: Entrance) -> Callable[[bytes, grpc.Service
 
 
 def _retry_trailers(verdict: RetryLater) -> tuple[tuple[str, bytes], ...]:
-    """The delay in both forms: Go, Java and Rust read the status details, Python's exporter reads the RetryInfo itself."""
+    """The delay in both forms: Go, Java and Rust read the status details, Python reads the RetryInfo itself."""
     seconds = int(verdict.delay_s)
     info = RetryInfo(retry_delay=Duration(seconds=seconds, nanos=int((verdict.delay_s - seconds) * 1e9)))
     detail = AnyMessage()
@@ -100,7 +100,7 @@ def _retry_trailers(verdict: RetryLater) -> tuple[tuple[str, bytes], ...]:
     )
 
 
-def _credentials(tls: TlsServer) -> Any:  # grpc has no types
+def _credentials(tls: TlsServer) -> grpc.ServerCredentials:
     client_ca = Path(tls.client_ca_file).read_bytes() if tls.client_ca_file else None
     pair = (Path(tls.key_file).read_bytes(), Path(tls.cert_file).read_bytes())
     return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)

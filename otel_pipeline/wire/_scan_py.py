@@ -70,6 +70,7 @@ class Scanner:
 
         `full` then tells whether the reason was that the batch has no room.
         """
+        self.full = False
         if start < 0 or end > len(self.data) or start > end:
             raise ValueError("not a part of the buffer")
         if end - start > REQUEST_BYTES_MAX:
@@ -78,7 +79,6 @@ class Scanner:
         scopes = self.scope_count
         groups = self.group_count
         self.origin = start
-        self.full = False
         try:
             self._request(start, end)
         except BaseException:

@@ -42,7 +42,7 @@ class Strings:
     def where(self, test: Callable[[str], bool]) -> Mask:
         """The rows whose value passes; the test runs once per distinct value, an absent value fails."""
         verdicts = np.array([*map(test, self.values), False], np.bool_)
-        return verdicts[self.codes]
+        return verdicts.take(self.codes, mode="wrap")
 
     def at(self, row: int) -> str | None:
         """The value of one row."""
@@ -255,11 +255,10 @@ class Batch:
 
         `insert` only where it is absent, `update` only where it is there. The key must have been asked for.
         """
-        mask = np.ones(len(self), np.bool_) if where is None else where
-        if how == "insert":
-            mask = mask & ~self.present(key)
-        elif how == "update":
-            mask = mask & self.present(key)
+        mask = where
+        if how != "upsert":
+            fitting = self.present(key) == (how == "update")
+            mask = fitting if where is None else where & fitting
         self.edits.set(("attribute", key), self._column(key), value, mask)
 
     def delete(self, key: str, where: Mask | None = None) -> None:

@@ -12,7 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from otel_pipeline.wire import cells
 from otel_pipeline.wire.signal import Signal
-from otel_pipeline.wire.values import Fragments, any_value, attribute_field
+from otel_pipeline.wire.values import Fragments, any_value, attribute_field, in_64_bits
 from otel_pipeline.wire.values import field as wire_field
 
 if TYPE_CHECKING:
@@ -55,10 +55,22 @@ class Overlay:
         self.values.extend(values)
         self.fragments.add(fields)
 
-    def put_doubles(self, number: int, key: str, values: Floats, mask: Mask) -> None:
-        """Give each row in `mask` its own number."""
-        chosen = values[mask]
-        self.codes[mask] = np.arange(len(self.values), len(self.values) + len(chosen), dtype=np.int32)
+    def put_one(self, value: Any, serialized: bytes, mask: Mask | None) -> None:
+        """Give every row (in `mask`) the same value."""
+        code = len(self.values)
+        if mask is None:
+            self.codes.fill(code)
+        else:
+            self.codes[mask] = code
+        self.values.append(value)
+        self.fragments.add([serialized])
+
+    def put_doubles(self, number: int, key: str, values: Floats, mask: Mask | None) -> None:
+        """Give each row (in `mask`) its own number."""
+        chosen = values if mask is None else values[mask]
+        self.codes[slice(None) if mask is None else mask] = np.arange(
+            len(self.values), len(self.values) + len(chosen), dtype=np.int32
+        )
         self.values.extend(chosen.tolist())
         self.fragments.add_doubles(number, key, chosen)
 
@@ -86,20 +98,22 @@ class Edits:
 
     # -- recording -----------------------------------------------------------------------------------------------------
 
-    def set(self, name: tuple[str, str], column: int, value: Scalar | Constants | Floats, mask: Mask) -> None:
-        """Set attribute `name[1]`, whose cells begin at `column`, in the rows of `mask`."""
-        if not mask.any():
+    def set(self, name: tuple[str, str], column: int, value: Scalar | Constants | Floats, mask: Mask | None) -> None:
+        """Set attribute `name[1]`, whose cells begin at `column`, in the rows of `mask` (None: all)."""
+        if mask is not None and not mask.any():
             return
         overlay = self._overlay(name, column + cells.A_AT, column + cells.A_END)
         number = self._signal.value.attributes_field
         if isinstance(value, np.ndarray):
             overlay.put_doubles(number, name[1], value, mask)
-        elif isinstance(value, str | bool | int | float):
-            fragment = attribute_field(number, name[1], value, type(value).__name__)
-            overlay.put(np.zeros(self._rows, np.int32), [value], [fragment], mask)
-        else:
-            fragments = [attribute_field(number, name[1], one, type(one).__name__) for one in value.values]
-            overlay.put(value.codes, value.values, fragments, mask)
+            return
+        if isinstance(value, str | bool | int | float):
+            one = in_64_bits(value)
+            overlay.put_one(one, attribute_field(number, name[1], one, type(one).__name__), mask)
+            return
+        codes, values = value.codes, [in_64_bits(one) for one in value.values]
+        fields = [attribute_field(number, name[1], one, type(one).__name__) for one in values]
+        overlay.put(codes, values, fields, mask)
 
     def delete(self, name: tuple[str, str], column: int, mask: Mask) -> None:
         """Remove an attribute from the rows of `mask`."""
@@ -116,6 +130,7 @@ class Edits:
                 for code, message in values
             ]
         else:
+            values = [in_64_bits(value) for value in values]
             fields = [wire_field(BODY_FIELD, any_value(value).SerializeToString()) for value in values]
         self._overlay(name, *ROW_FIELDS[name]).put(codes, values, fields)
 
@@ -130,7 +145,7 @@ class Edits:
 
     def set_resource(self, index: int, key: str, value: Scalar | None) -> None:
         """Set (None: remove) an attribute of the distinct resource `index`."""
-        self._resources.setdefault(index, {})[key] = value
+        self._resources.setdefault(index, {})[key] = None if value is None else in_64_bits(value)
 
     def drop(self, mask: Mask) -> None:
         """Drop the rows of `mask`."""
@@ -140,8 +155,9 @@ class Edits:
     def _overlay(self, name: Hashable, at_cell: int, end_cell: int) -> Overlay:
         overlay = self._overlays.get(name)
         if overlay is None:
-            overlay = Overlay(at_cell, end_cell, np.full(self._rows, UNTOUCHED, np.int32))
-            self._overlays[name] = overlay
+            codes = np.empty(self._rows, np.int32)
+            codes.fill(UNTOUCHED)
+            overlay = self._overlays[name] = Overlay(at_cell, end_cell, codes)
         return overlay
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -208,7 +224,7 @@ class Edits:
         codes = np.empty((len(self._overlays), self._rows), np.int32)
         for line, overlay in zip(codes, self._overlays.values(), strict=True):
             np.copyto(line, overlay.codes)
-            line[line >= 0] += len(fragments)
+            np.add(line, np.int32(len(fragments)), out=line, where=line >= 0)
             fragments.extend(overlay.fragments)
         group_codes = np.full(len(batch.groups), UNTOUCHED, np.int32)
         for index, changes in self._resources.items():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from google.protobuf.message import DecodeError
+
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
@@ -20,6 +22,9 @@ def partial_success(signal: Signal, rejected: int, reason: str) -> Message:
 
 def rejected_items(signal: Signal, response: bytes) -> tuple[int, str]:
     """How many items a backend says it rejected, and why; nothing for a response that cannot be read."""
-    message = signal.value.response.FromString(response)
+    try:
+        message = signal.value.response.FromString(response)
+    except DecodeError:
+        return 0, ""
     partial = message.partial_success  # type: ignore[attr-defined]
-    return int(getattr(partial, signal.value.rejected_field)), partial.error_message
+    return int(getattr(partial, signal.value.rejected_field)), str(partial.error_message)

@@ -24,6 +24,13 @@ INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**63 - 1
 
 
+def in_64_bits(value: Scalar) -> Scalar:
+    """The value itself; as text if it is a number that AnyValue has no room for."""
+    if isinstance(value, int) and not INT_MIN <= value <= INT_MAX:
+        return str(value)
+    return value
+
+
 def varint(value: int) -> bytes:
     """A number >= 0 as a protobuf varint."""
     out = bytearray()
@@ -40,13 +47,13 @@ def field(number: int, payload: bytes) -> bytes:
 
 
 def any_value(value: Value) -> common_pb2.AnyValue:
-    """A Python value as an AnyValue; numbers outside 64 bits become text, since AnyValue has no room for them."""
+    """A Python value as an AnyValue; numbers outside 64 bits become text."""
     member: dict[str, Any] = {}
     if isinstance(value, bool):
         member["bool_value"] = value
     elif isinstance(value, int):
-        in_range = INT_MIN <= value <= INT_MAX
-        member["int_value" if in_range else "string_value"] = value if in_range else str(value)
+        storable = in_64_bits(value)
+        member["string_value" if isinstance(storable, str) else "int_value"] = storable
     elif isinstance(value, float):
         member["double_value"] = value
     elif isinstance(value, str):

@@ -15,8 +15,8 @@ import numpy as np
 
 from otel_pipeline.contracts import Context
 from otel_pipeline.exposition.families import Exemplars, Exposition
-from otel_pipeline.http_host import HttpHost
 from otel_pipeline.exposition.label_columns import group_rows
+from otel_pipeline.http_host import HttpHost
 from otel_pipeline.processors.span_metrics import SpanMetricsProcessor
 from otel_pipeline.stats import Stats
 from otel_pipeline.wire.batch import Batch, Strings

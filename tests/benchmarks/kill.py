@@ -75,7 +75,7 @@ def run_kills(
     with SinkProcess(directory / "sink.txt", verify=True) as sink:
         place = peers.site(sink.grpc_port, directory / "gateway")
         with _Gateway(gateway_peer, place) as gateway:
-            result = _load_and_kill(times, gateway, plan or KillPlan(), random.Random(seed))  # noqa: S311 - repeatable
+            result = _load_and_kill(times, gateway, plan or KillPlan(), random.Random(seed))
             lost = sink.wait_for_ranges(result.acked)
         stats, seen = sink.stats(), sink.seen()
     return KillReport(
@@ -147,7 +147,7 @@ def main() -> int:
     if peer.missing():
         parser.error(f"{peer.name} cannot run here: {peer.missing()}")
     plan = KillPlan(spans_per_request=options.spans_per_request, rate_spans_s=options.rate, in_flight=options.in_flight)
-    seed = random.randrange(1 << 16) if options.seed is None else options.seed  # noqa: S311 - no secret
+    seed = random.randrange(1 << 16) if options.seed is None else options.seed
     with tempfile.TemporaryDirectory(prefix="kill-") as scratch:
         directory = options.directory or Path(scratch)
         directory.mkdir(parents=True, exist_ok=True)

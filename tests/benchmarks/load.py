@@ -159,7 +159,7 @@ class Load:
                     return False
             else:
                 return self._accept(response)
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
             delay_s = min(2 * delay_s, RETRY_DELAY_S_MAX)
             self._retries += 1
 

@@ -49,7 +49,7 @@ class Child:
         self.name = Path(command[0]).name if command[0] != sys.executable else command[2]
         self._log = log
         with log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - commands of this package only
+            self._process = subprocess.Popen(
                 list(command),
                 stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if talks else output,

@@ -15,10 +15,10 @@ import pytest
 
 from otel_pipeline.components import ENTRY_POINTS, KINDS, TABLE, Kind, Row, installed
 from otel_pipeline.config.loader import OutboxConfig, load
-from otel_pipeline.contracts import Settings
-from otel_pipeline.errors import ConfigError
 from otel_pipeline.config.telemetry import TelemetryConfig
 from otel_pipeline.config.validation import element_of, keys_of, section_of
+from otel_pipeline.contracts import Settings
+from otel_pipeline.errors import ConfigError
 from otel_pipeline.wire.signal import Signal
 
 ROOT = Path(__file__).parents[2]

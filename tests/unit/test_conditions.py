@@ -20,8 +20,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 from otel_pipeline import limits
-from otel_pipeline.conditions.paths import Context
 from otel_pipeline.conditions.parser import parse
+from otel_pipeline.conditions.paths import Context
 from otel_pipeline.wire.scan import BatchReader
 from otel_pipeline.wire.signal import Signal
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from otel_pipeline.config import yaml_text
-from otel_pipeline.config.loader import OutboxConfig, default_config
 from otel_pipeline.config.dump import dumped
+from otel_pipeline.config.loader import OutboxConfig, default_config
 from otel_pipeline.errors import ConfigError
 from otel_pipeline.settings import REDACTED
 from otel_pipeline.wire.signal import Signal

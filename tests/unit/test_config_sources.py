@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from otel_pipeline.config import yaml_text
-from otel_pipeline.errors import ConfigError
 from otel_pipeline.config.expansion import expand
 from otel_pipeline.config.sources import as_source, read
+from otel_pipeline.errors import ConfigError
 
 # -- YAML --------------------------------------------------------------------------------------------------------------
 

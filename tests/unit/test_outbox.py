@@ -1,4 +1,6 @@
-"""The outbox: what was appended is there until all its exporters are done, over restarts, within its cap, and adds up."""
+"""The outbox: what was appended is there until all its exporters are done, over restarts, within its cap, and adds
+up.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +51,16 @@ def take(box: Outbox, exporter: str, pipeline: str = "traces") -> list[bytes]:
     return payloads
 
 
+def fill(box: Outbox, additions: list[Addition]) -> int:
+    """Append the same again and again until the outbox refuses; how often it did not."""
+    for count in range(100):
+        try:
+            box.append(additions)
+        except OutboxFull:
+            return count
+    raise AssertionError("it never was full")
+
+
 def test_entries_come_out_in_order_for_each_exporter(outbox: Outbox) -> None:
     outbox.append([addition(b"one"), addition(b"two")])
     outbox.append([addition(b"three")])
@@ -95,11 +107,7 @@ def test_all_additions_of_a_call_are_stored_or_none(outbox: Outbox) -> None:
 
 
 def test_a_full_outbox_refuses_and_takes_again_when_something_left(outbox: Outbox) -> None:
-    stored = 0
-    with pytest.raises(OutboxFull):
-        for _ in range(100):
-            outbox.append([addition(b"x" * MIB)])
-            stored += 1
+    stored = fill(outbox, [addition(b"x" * MIB)])
     assert 14 <= stored <= 16
     take(outbox, "jaeger")
     take(outbox, "file")
@@ -109,9 +117,7 @@ def test_a_full_outbox_refuses_and_takes_again_when_something_left(outbox: Outbo
 
 def test_filling_and_draining_again_and_again_never_runs_out_of_pages(outbox: Outbox) -> None:
     for _ in range(6):
-        with pytest.raises(OutboxFull):
-            while True:
-                outbox.append([addition(b"x" * (MIB // 2 + 1)), addition(b"y" * 5000)])
+        fill(outbox, [addition(b"x" * (MIB // 2 + 1)), addition(b"y" * 5000)])
         assert len(take(outbox, "jaeger")) == len(take(outbox, "file")) > 20
 
 
@@ -168,7 +174,8 @@ def test_an_exporter_that_is_configured_no_more_holds_nothing_back(tmp_path: Pat
     again.close()
 
 
-def test_a_second_gateway_on_the_same_directory_is_refused(tmp_path: Path, outbox: Outbox) -> None:
+@pytest.mark.usefixtures("outbox")
+def test_a_second_gateway_on_the_same_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutboxError, match="another gateway uses"):
         Outbox(tmp_path, STREAMS, bytes_max=16 * MIB)
 
@@ -187,7 +194,8 @@ def inspected(directory: Path, at_s: float) -> dict[tuple[str, str], QueueRow]:
     """What another process sees: LMDB opens a file once a process."""
     code = (
         "import json, pathlib, sys; from dataclasses import asdict; from otel_pipeline.outbox_state import inspect;"
-        "rows = inspect(pathlib.Path(sys.argv[1]), lambda: float(sys.argv[2])); print(json.dumps([asdict(r) for r in rows]))"
+        "rows = inspect(pathlib.Path(sys.argv[1]), lambda: float(sys.argv[2]));"
+        "print(json.dumps([asdict(row) for row in rows]))"
     )
     command = [sys.executable, "-c", code, str(directory), str(at_s)]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
@@ -227,7 +235,9 @@ def test_waiting_ends_when_an_entry_arrives_and_when_the_outbox_closes(outbox: O
         max_size=30,
     )
 )
-def test_the_balance_holds_after_any_history(tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, int, int]]) -> None:
+def test_the_balance_holds_after_any_history(
+    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, int, int]]
+) -> None:
     directory = tmp_path_factory.mktemp("outbox")
     box = Outbox(directory, STREAMS, bytes_max=16 * MIB, sync="off")
     received = 0
@@ -240,12 +250,14 @@ def test_the_balance_holds_after_any_history(tmp_path_factory: pytest.TempPathFa
             box = Outbox(directory, STREAMS, bytes_max=16 * MIB, sync="off")
         elif chunk := box.read("traces", box.position("traces", action), 4):
             waiting = sum(entry.items for entry in chunk.entries)
-            lost = min(lost, waiting)
-            box.settle("traces", action, chunk.entries[-1], waiting - lost, {"refused_by_backend": lost} if lost else {})
+            gone = min(lost, waiting)
+            box.settle("traces", action, chunk.entries[-1], waiting - gone, {"refused_by_backend": gone})
         seen = state(box)
         assert seen.received == received == seen.appended + sum(seen.filtered.values())
         for cursor in seen.cursors:
             assert seen.appended == cursor.exported + sum(cursor.dropped.values()) + cursor.queued_items
             rest = box.read("traces", cursor.next, MIB)
-            assert cursor.queued_items == sum(entry.items for entry in rest.entries) if rest else not cursor.queued_items
+            assert (
+                cursor.queued_items == sum(entry.items for entry in rest.entries) if rest else not cursor.queued_items
+            )
     box.close()

@@ -267,7 +267,9 @@ def test_one_receiver_can_feed_several_pipelines_all_or_none(tmp_path: Path) -> 
     outbox.close()
 
 
-@pytest.mark.parametrize(("signal", "body", "items"), [(Signal.LOGS, logs(["a", "b"]), 2), (Signal.METRICS, metrics(), 1)])
+@pytest.mark.parametrize(
+    ("signal", "body", "items"), [(Signal.LOGS, logs(["a", "b"]), 2), (Signal.METRICS, metrics(), 1)]
+)
 def test_logs_and_metrics_take_the_same_way(tmp_path: Path, signal: Signal, body: bytes, items: int) -> None:
     stats = Stats()
     outbox = Outbox(tmp_path, {"one": (signal.word, ["sink"])}, bytes_max=16 * MIB, sync="off")

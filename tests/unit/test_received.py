@@ -29,6 +29,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_pipeline.exposition.families import Exposition
+from otel_pipeline.exposition.names import label_name, metric_name, unit_suffixes
+from otel_pipeline.exposition.received import DROPPED, ReceivedMetrics, Translation
 from otel_pipeline.limits import (
     EXEMPLAR_LABEL_CHARS_MAX,
     EXPONENTIAL_BUCKETS_MAX,
@@ -36,8 +38,6 @@ from otel_pipeline.limits import (
     RECEIVED_FAMILIES_MAX,
     RECEIVED_LABELS_MAX,
 )
-from otel_pipeline.exposition.names import label_name, metric_name, unit_suffixes
-from otel_pipeline.exposition.received import DROPPED, ReceivedMetrics, Translation
 from otel_pipeline.wire.values import Value, any_value
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 """Every test that takes `kernel` runs over both variants of the engine; a missing extension is a failure, not a skip.
 
-How many examples a property test tries: `OTEL_PIPELINE_TEST_PROFILE` is `default`, `ci` (the same ones each time) or `full`.
+How many examples a property test tries: `OTEL_PIPELINE_TEST_PROFILE` is `default`, `ci` (the same ones each time) or
+`full`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Random OTLP requests, written field by field as the descriptors of opentelemetry-proto say.
 
-Two manners. `plain` is what a serializer writes, in any order. `odd` adds all that protobuf allows and nobody sends: over-long
-varints and lengths, unknown fields of every wire type, groups, known fields with another wire type, singular fields that stand
-twice. Whatever comes out is legal unless `rare` breaks it on purpose.
+A plain one is what a serializer writes, in any order. An odd one has all that protobuf allows and nobody sends:
+over-long varints and lengths, unknown fields of every wire type, groups, known fields with another wire type, singular
+fields that stand twice. Whatever comes out is legal; `mutated` breaks it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,18 @@ KEYS: Final = (
 )  # fmt: skip
 """The attributes that the tests ask for, and that many pairs have."""
 OTHER_KEYS: Final = ("b", "gpu.namf", "exception.typo", "k" * 256, "http.request.method")
-TEXTS: Final = ("", "x", "exception", "GET", "müde", "日本語のテキスト", "🦆" * 5, "\0", "a longer text " * 12, "\U0010ffff")
+TEXTS: Final = (
+    "",
+    "x",
+    "exception",
+    "GET",
+    "müde",
+    "日本語のテキスト",
+    "🦆" * 5,
+    "\0",
+    "a longer text " * 12,
+    "\U0010ffff",
+)
 ID_SIZES: Final = {"trace_id": 16, "span_id": 8, "parent_span_id": 8}
 DEPTH_MAX: Final = 9
 _FIXED: Final = {FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED64, FieldDescriptor.TYPE_DOUBLE}
@@ -43,15 +54,14 @@ class Writer:
 
     def request(self, signal: Signal, groups_max: int = 2) -> bytes:
         """A request of a signal."""
-        groups = signal.value.request.DESCRIPTOR.fields_by_number[1]
+        group = part_of(signal.value.request.DESCRIPTOR, 1)
         count = self._random.randint(0, groups_max)
-        parts = [self._delimited(1, self._message(groups.message_type, 1)) for _ in range(count)]
+        parts = [self._delimited(1, self._message(group, 1)) for _ in range(count)]
         return b"".join(self._with_oddities(parts))
 
     def row(self, signal: Signal) -> bytes:
         """A span, log record or metric, without its tag."""
-        scope = signal.value.request.DESCRIPTOR.fields_by_number[1].message_type.fields_by_number[2].message_type
-        return self._message(scope.fields_by_number[2].message_type, 3)
+        return self._message(part_of(signal.value.request.DESCRIPTOR, 1, 2, 2), 3)
 
     def _message(self, kind: Descriptor, depth: int) -> bytes:
         fields = list(kind.fields)
@@ -156,6 +166,13 @@ class Writer:
 
     def _chance(self, probability: float) -> bool:
         return self._random.random() < probability
+
+
+def part_of(message: Any, *numbers: int) -> Any:
+    """The descriptor of a message inside a message, by the numbers of the fields on the way down."""
+    for number in numbers:
+        message = message.fields_by_number[number].message_type
+    return message
 
 
 def varint(value: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What protobuf says is in a request: the rows in order, and every column that `Batch` offers, computed the slow way."""
+"""What protobuf says is in a request: the rows in order, and every column of a `Batch`, computed the slow way."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import Any, Final
 import numpy as np
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_pipeline.wire.batch import Batch
 from otel_pipeline.wire.signal import Signal
-from otel_pipeline.wire.values import Value, python_value, resource_attributes
+from otel_pipeline.wire.values import Value, python_value
 
 EXCEPTION_KEYS: Final = ("exception.type", "exception.message", "exception.stacktrace")
 
@@ -56,7 +55,7 @@ def numbered(message: Any, number: int) -> Any:
     return getattr(message, message.DESCRIPTOR.fields_by_number[number].name)
 
 
-def rows_of(signal: Signal, request: Any) -> Iterator[tuple[Any, Any, Any]]:
+def rows_of(request: Any) -> Iterator[tuple[Any, Any, Any]]:
     """Group, scope and row messages of a parsed request, in order."""
     for group in numbered(request, 1):
         for scope in numbered(group, 2):
@@ -68,10 +67,10 @@ def expected(signal: Signal, request: Any) -> list[Row]:
     """The rows of a parsed request."""
     readers = {Signal.TRACES: _span, Signal.LOGS: _log_record, Signal.METRICS: _metric}
     found = []
-    for group, scope, message in rows_of(signal, request):
+    for group, scope, message in rows_of(request):
         row = Row(
             name=message.event_name if signal is Signal.LOGS else message.name,
-            resource=resource_attributes(group.resource.SerializeToString()),
+            resource={key: python_value(value) for key, value in first_of_equal(group.resource.attributes).items()},
             scope_name=scope.scope.name,
             attributes=first_of_equal(numbered(message, signal.value.attributes_field)),
             invalid=_has_invalid_id(message),
@@ -183,9 +182,4 @@ def check_attribute(batch: Batch, key: str, values: list[AnyValue | None]) -> No
 
 def same_or_nan(value: object) -> str:
     """A text that is equal for equal values, NaN included."""
-    return repr(value)
-
-
-def resource_of(payload: bytes) -> dict[str, Value]:
-    """Attributes of a serialized Resource, computed without the cache."""
-    return {key: python_value(value) for key, value in first_of_equal(Resource.FromString(payload).attributes).items()}
+    return repr(sorted(value.items())) if isinstance(value, dict) else repr(value)

@@ -1,4 +1,4 @@
-"""The scanner takes what protobuf takes and refuses what protobuf refuses; both variants say the same of every input."""
+"""The scanner takes what protobuf takes and refuses what it refuses; both variants say the same of every input."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from tests.wire.messages import KEYS, Writer, delimited, mutated, padded, parsed
 from tests.wire.oracle import accepts, check_columns, expected
 
 DELIBERATE: Final = {
-    "varint of more than 64 bits": "protobuf's C parser drops the bits above the 64th of a varint's tenth byte; Go's and "
-    "Rust's refuse the message, so the next hop would refuse the whole batch",
+    "varint of more than 64 bits": "protobuf's C parser drops the bits of a varint's tenth byte above the 64th; Go's "
+    "and Rust's refuse the message, so the next hop would refuse the whole batch",
+    "field number 0": "protobuf's C parser overlooks it inside an unknown group; Go's and Rust's do not",
 }
-"""The reasons for which we refuse what protobuf's Python parser (upb) takes. There is nothing that we take and it refuses."""
+"""The reasons for which we refuse what protobuf's Python parser (upb) takes. We take nothing that it refuses."""
 
 SPAN_NAME: Final = b"\x2a"
 GOLDEN: Final = {signal: Writer(Random(7)).request(signal, groups_max=6) for signal in Signal}
@@ -94,7 +95,7 @@ def test_variants_agree_to_the_byte(signal: Signal, random: Random) -> None:
 
 
 def _levels() -> Iterator[tuple[str, bytes]]:
-    """The same odd bytes as a field of the request, of a row, of an attribute's value, and of a data point's exemplar."""
+    """The same odd bytes as a field of the request and of every message down to an attribute's value."""
     for name, odd in _oddities():
         yield f"{name} in request", odd
         yield f"{name} in group", delimited(1, odd)
@@ -117,10 +118,15 @@ def _oddities() -> Iterator[tuple[str, bytes]]:
     for tag in (0, 1, 2, 3, 4, 5, 6, 7):
         yield f"field number 0, wire type {tag}", bytes([tag, 0, 0, 0, 0, 0, 0, 0, 0])
         yield f"wire type {tag}", varint(24 << 3 | tag) + b"\x01" * 8
-    for tag_bytes in (b"\xf8\xff\xff\xff\x0f", b"\xf8\xff\xff\xff\x10", b"\xf8\xff\xff\xff\x7f", b"\xf8\xff\xff\xff\xff\x01"):
+    for tag_bytes in (
+        b"\xf8\xff\xff\xff\x0f",
+        b"\xf8\xff\xff\xff\x10",
+        b"\xf8\xff\xff\xff\x7f",
+        b"\xf8\xff\xff\xff\xff\x01",
+    ):
         yield f"tag {tag_bytes.hex()}", tag_bytes + b"\x01"
     start, end, other = varint(20 << 3 | 3), varint(20 << 3 | 4), varint(21 << 3 | 4)
-    for name, group in {
+    yield from {
         "group": start + end,
         "nested group": start + varint(33 << 3 | 3) + b"\x08\x01" + varint(33 << 3 | 4) + end,
         "unterminated group": start,
@@ -129,8 +135,7 @@ def _oddities() -> Iterator[tuple[str, bytes]]:
         "lonely end of group": end,
         "known field as group": b"\x0b\x0c",
         "group with string": start + delimited(5, b"\xff") + end,
-    }.items():
-        yield name, group
+    }.items()
     for size in (1, 2, 127, 2**31 - 1, 2**31, 2**32, 2**63, 2**64 - 1):
         yield f"length {size} beyond the end", varint(24 << 3 | 2) + varint(size)
         yield f"length {size} of field 1 beyond the end", b"\x0a" + varint(size)
@@ -151,9 +156,10 @@ def test_odd_bytes_at_every_level(kernel: Kernel, signal: Signal) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        b"\x80", b"\xc0\x80", b"\xc1\xbf", b"\xc2", b"\xc2\x7f", b"\xdf\xbf", b"\xe0\x80\x80", b"\xe0\x9f\xbf", b"\xe0\xa0\x80",
-        b"\xed\x9f\xbf", b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xef\xbf\xbf", b"\xf0\x80\x80\x80", b"\xf0\x90\x80\x80",
-        b"\xf4\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xff", b"\xe2\x82", b"\xf0\x9f\xa6",
+        b"\x80", b"\xc0\x80", b"\xc1\xbf", b"\xc2", b"\xc2\x7f", b"\xdf\xbf", b"\xe0\x80\x80", b"\xe0\x9f\xbf",
+        b"\xe0\xa0\x80", b"\xed\x9f\xbf", b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xef\xbf\xbf", b"\xf0\x80\x80\x80",
+        b"\xf0\x90\x80\x80", b"\xf4\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xff", b"\xe2\x82",
+        b"\xf0\x9f\xa6",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("before", [0, 1, 7, 15, 16, 17, 40])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import pytest
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 
 from otel_pipeline.wire import schema
 from otel_pipeline.wire.schema import FIELDS_MAX, KINDS, Message
 from otel_pipeline.wire.signal import Signal
-from tests.wire.messages import wire_type
+from tests.wire.messages import part_of, wire_type
 
 NAMES: Final = {
     "AnyValue": Message.ANY_VALUE,
@@ -39,12 +39,20 @@ NAMES: Final = {
     "ExponentialHistogramDataPoint": Message.EXP_HISTOGRAM_POINT,
     "SummaryDataPoint": Message.SUMMARY_POINT,
 }
-WALKED_BY_CODE: Final = ("Export", "ResourceSpans", "ResourceLogs", "ResourceMetrics", "ScopeSpans", "ScopeLogs", "ScopeM")
+WALKED_BY_CODE: Final = (
+    "Export",
+    "ResourceSpans",
+    "ResourceLogs",
+    "ResourceMetrics",
+    "ScopeSpans",
+    "ScopeLogs",
+    "ScopeM",
+)
 
 
-def _descriptors() -> dict[str, Descriptor]:
-    found: dict[str, Descriptor] = {}
-    waiting = [signal.value.request.DESCRIPTOR for signal in Signal]
+def _descriptors() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    waiting: list[Any] = [signal.value.request.DESCRIPTOR for signal in Signal]
     while waiting:
         descriptor = waiting.pop()
         if descriptor.full_name not in found:
@@ -72,24 +80,24 @@ def test_fields_are_those_of_the_descriptor(name: str) -> None:
 @pytest.mark.parametrize("signal", Signal)
 def test_containers_have_the_numbers_that_the_kernel_takes_for_granted(signal: Signal) -> None:
     request = signal.value.request.DESCRIPTOR
-    group = request.fields_by_number[1].message_type
-    scope = group.fields_by_number[2].message_type
+    group, scope, row = (part_of(request, *path) for path in ((1,), (1, 2), (1, 2, 2)))
     assert [field.number for field in request.fields] == [1]
-    assert {field.number: field.name.split("_")[0] for field in group.fields} == {1: "resource", 2: "scope", 3: "schema"}
+    assert {field.number: field.name.split("_")[0] for field in group.fields} == {
+        1: "resource",
+        2: "scope",
+        3: "schema",
+    }
     assert sorted(field.number for field in scope.fields) == [1, 2, 3]
-    assert NAMES[scope.fields_by_number[2].message_type.name] == signal.value.row_message
-    row = DESCRIPTORS[scope.fields_by_number[2].message_type.name]
-    assert row.fields_by_number[signal.value.attributes_field].message_type.name == "KeyValue"
+    assert NAMES[row.name] == signal.value.row_message
+    assert part_of(row, signal.value.attributes_field).name == "KeyValue"
 
 
 @pytest.mark.parametrize("signal", Signal)
 def test_the_service_is_the_one_of_the_protocol(signal: Signal) -> None:
     file = signal.value.request.DESCRIPTOR.file
     assert signal.value.service in {service.full_name for service in file.services_by_name.values()}
-    assert signal.value.rejected_field in {
-        field.name
-        for field in signal.value.response.DESCRIPTOR.fields_by_name["partial_success"].message_type.fields
-    }
+    partial_success = part_of(signal.value.response.DESCRIPTOR, 1)
+    assert signal.value.rejected_field in {field.name for field in partial_success.fields}
 
 
 def _kind(field: FieldDescriptor) -> int:

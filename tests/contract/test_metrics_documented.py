@@ -1,0 +1,115 @@
+"""docs/metrics.md names each metric of the gateway with its type and labels, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from otel_pipeline.exporters.prometheus import PrometheusExporter
+from otel_pipeline.exposition.families import Exposition
+from otel_pipeline.outbox_state import CursorState, StreamState
+from otel_pipeline.processors.span_metrics import SpanMetricsProcessor
+from otel_pipeline.stats import Stats
+from otel_pipeline.wire.scan import BatchReader
+from otel_pipeline.wire.signal import Signal
+from tests.support import otlp
+
+PAGE = Path(__file__).parents[2] / "docs/metrics.md"
+ROW = re.compile(r"\| `([^`]+)` \| (\w+) \| ([^|]*)\| ([^|]+) \|")
+ITEMS = "<items>"
+OTHERS = frozenset({"host_name"})
+"""What `request` puts into `target_info` beside the labels that are always there."""
+
+
+class Described(NamedTuple):
+    """What a metric is."""
+
+    name: str
+    kind: str
+    labels: frozenset[str]
+
+
+def documented(port: int) -> set[Described]:
+    """The rows of the tables below a port's headline."""
+    section = PAGE.read_text("utf-8").split(f"\n## Port {port}:")[1].split("\n## ")[0]
+    found = set()
+    for name, kind, labels, _ in ROW.findall(section):
+        names = [name.replace(ITEMS, signal.value.items) for signal in Signal] if ITEMS in name else [name]
+        found |= {Described(each, kind, frozenset(re.findall(r"`(\w+)`", labels))) for each in names}
+    return found
+
+
+def scraped(metrics: Any) -> set[Described]:
+    """Families of a snapshot with the labels of their samples."""
+    return {
+        Described(
+            f"{metric.name}_total" if metric.type == "counter" else metric.name,
+            metric.type,
+            frozenset(label for sample in metric.samples for label in sample.labels) - {"le"},
+        )
+        for metric in metrics
+        if not metric.name.endswith("_created")
+    }
+
+
+# -- 8888 --------------------------------------------------------------------------------------------------------------
+
+
+def stream() -> StreamState:
+    """Totals with something of everything."""
+    cursor = CursorState("otlp", exported=1, dropped={"too_large": 1})
+    return StreamState("traces", "traces", received=3, filtered={"filter": 1}, cursors=[cursor])
+
+
+def with_all_labels(stats: Stats) -> None:
+    """Make a series of each metric that has labels."""
+    for value in vars(stats).values():
+        for metric in value.values() if isinstance(value, dict) else [value]:
+            names = getattr(metric, "_labelnames", ())  # nothing public tells them
+            if names:
+                metric.labels(*names)
+
+
+def test_the_metrics_of_the_gateway_itself_are_those_of_the_page() -> None:
+    stats = Stats()
+    stats.watch(lambda: [stream()], 1)
+    with_all_labels(stats)
+    assert documented(8888) == scraped(stats.registry.collect())
+
+
+# -- 8889 --------------------------------------------------------------------------------------------------------------
+
+
+def request() -> bytes:
+    """A gauge of a process that says who it is, and a point that nobody can show."""
+    message = ExportMetricsServiceRequest.FromString(otlp.metrics())
+    group = message.resource_metrics[0]
+    for key in ("service.instance.id", "host.name"):
+        group.resource.attributes.add(key=key).value.string_value = "x"
+    group.scope_metrics[0].metrics.add(name="timeless").gauge.data_points.add(as_int=1)
+    return message.SerializeToString()
+
+
+def failed_span() -> bytes:
+    """One span with the status error."""
+    message = ExportTraceServiceRequest.FromString(otlp.traces())
+    message.resource_spans[0].scope_spans[0].spans[0].status.code = 2  # type: ignore[assignment]  # an enum's number
+    return message.SerializeToString()
+
+
+def test_the_metrics_of_the_platform_are_those_of_the_page() -> None:
+    exposition = Exposition()
+    context: Any = SimpleNamespace(component_id="x", exposition=exposition, clock=lambda: 1000.0)
+    exporter = PrometheusExporter(PrometheusExporter.Config(), context)
+    exporter.deliver(Signal.METRICS, request())
+    SpanMetricsProcessor(SpanMetricsProcessor.Config(), context).process(
+        BatchReader(Signal.TRACES).read([failed_span()])[0]
+    )
+    shown = scraped(parse_text(exporter.render("")[1].decode()))
+    assert documented(8889) == {one._replace(labels=one.labels - OTHERS) for one in shown if one.name != "queue_depth"}

@@ -1,0 +1,246 @@
+"""The demo, with its own configurations, in front of a real Jaeger and under a real Prometheus.
+
+The worker knows nothing of OpenTelemetry: what is asserted of its spans is what plain auto-instrumentation gives.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from otel_pipeline.demo import producer
+from otel_pipeline.demo.environment import PORTS, Environment, prepare
+from otel_pipeline.demo.redis_server import redis_server
+from otel_pipeline.demo.spans import Reading, Span, read
+from tests.benchmarks.process import free_ports
+from tests.e2e.gateway import Balance, balances
+from tests.e2e.support import HOST, JaegerApi, Json, Launcher, Prometheus, Server, get, peer, python, until
+
+JOBS = len(producer.MIX)
+JOBS_S_MAX = 90.0
+FAILED_STATUS = {"validation_error": "400", "tts_rate_limited": "429", "tts_broken": "500"}
+"""Jobs whose failure is an HTTP status; that of the others is in a body, which no instrumentation reads."""
+HTTP_KEYS = {"http.request.method", "http.response.status_code", "server.address", "server.port", "url.full"}
+REDIS_KEYS = {"db.system.name", "db.query.text", "server.address", "server.port"}
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """All jobs are done, the worker has ended, all else is running."""
+
+    jaeger: JaegerApi
+    prometheus: Prometheus
+    file: Reading
+    statuses: dict[str, str]
+    """What became of the jobs of each kind."""
+    balances: dict[tuple[str, str], Balance]
+
+    def spans_in_jaeger(self, service: str) -> dict[tuple[str, str], Json]:
+        """By trace id and span id."""
+        traces = self.jaeger.traces(service)
+        return {(span["traceID"], span["spanID"]): span for trace in traces for span in trace["spans"]}
+
+    def of(self, service: str) -> list[Span]:
+        return [span for span in self.file.spans if span.service == service]
+
+
+@pytest.fixture(scope="module")
+def played(module_launcher: Launcher) -> Iterator[Played]:
+    jaeger = peer("jaeger")
+    peer("prometheus")
+    found = prepare(module_launcher.folder)
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    environment = Environment(module_launcher.folder, ports, found.instrument, jaeger)
+    with redis_server() as redis_url:
+        _start_servers(module_launcher, environment)
+        prometheus = Prometheus(module_launcher, {"gateway": ports["telemetry"], "platform": ports["metrics"]})
+        worker = _start_worker(module_launcher, environment, redis_url)
+        statuses = _run_jobs(module_launcher, environment, redis_url, worker)
+        worker.terminate()
+        assert worker.wait(40.0) == 0
+        telemetry = ports["telemetry"]
+        until(lambda: not sum(one.queued for one in balances(telemetry).values()), "an empty outbox")
+        with (module_launcher.folder / "traces.jsonl").open(encoding="utf-8") as lines:
+            file = read(lines)
+        yield Played(JaegerApi(ports["jaeger_ui"]), prometheus, file, statuses, balances(telemetry))
+
+
+def _start_servers(launcher: Launcher, environment: Environment) -> None:
+    assert environment.jaeger
+    variables = environment.variables()
+    quiet = variables | {"OTEL_TRACES_SAMPLER": "always_off"}
+    jaeger = launcher.start("jaeger", environment.jaeger_command(environment.jaeger), quiet)
+    jaeger.wait_until(lambda: get(environment.url("jaeger_ui", "/"))[0] == 200, "ready")
+    gateway = launcher.start("gateway", environment.gateway_command(), variables)
+    gateway.wait_until(lambda: get(environment.url("health", "/readyz"))[0] == 200, "ready")
+
+
+def _start_worker(launcher: Launcher, environment: Environment, redis_url: str) -> Server:
+    comfyui, tts = free_ports(2)
+    for name, port in (("comfyui", comfyui), ("tts", tts)):
+        server = launcher.start(name, python(f"otel_pipeline.demo.{name}", "--port", str(port)))
+        server.wait_until(lambda port=port: get(f"http://{HOST}:{port}/")[0], "listening")
+    services = {
+        "REDIS_URL": redis_url,
+        "COMFYUI_URL": f"http://{HOST}:{comfyui}",
+        "TTS_URL": f"http://{HOST}:{tts}",
+        "OUTPUT_DIR": str(environment.folder / "output"),
+    }
+    variables = environment.instrumented_variables("video-worker") | services
+    return launcher.start("worker", environment.instrumented_command("worker"), variables)
+
+
+def _run_jobs(launcher: Launcher, environment: Environment, redis_url: str, worker: Server) -> dict[str, str]:
+    variables = environment.instrumented_variables("video-api") | {"REDIS_URL": redis_url}
+    sender = launcher.start("producer", environment.instrumented_command("producer", str(JOBS)), variables)
+    assert sender.wait(60.0) == 0
+    kinds = {kind for kind, *_ in producer.MIX}
+    jobs = dict(line.split() for line in sender.text().splitlines() if line.partition(" ")[2] in kinds)
+    assert len(jobs) == JOBS
+    with redis.Redis.from_url(redis_url, decode_responses=True) as database:
+
+        def statuses() -> dict[str, str]:
+            found: dict[str, str] = {}
+            for job_id, kind in jobs.items():
+                values: Any = database.hgetall(producer.STATUS_KEY.format(id=job_id))
+                if values.get("status") in ("completed", "failed"):
+                    found[job_id] = kind + " " + values["status"]
+            return found
+
+        worker.wait_until(lambda: len(statuses()) == JOBS, "all jobs done", JOBS_S_MAX)
+        return dict(text.split() for text in statuses().values())
+
+
+# -- traces ------------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_end_as_their_kind_says(played: Played) -> None:
+    assert {kind for kind, status in played.statuses.items() if status == "completed"} == {"success", "cached"}
+
+
+@pytest.mark.parametrize("service", ["video-worker", "video-api"])
+def test_jaeger_has_the_spans_of_the_file_with_their_ids(service: str, played: Played) -> None:
+    in_file = {(span.trace_id, span.span_id): span for span in played.of(service)}
+    in_jaeger = played.spans_in_jaeger(service)
+    assert in_file
+    assert in_jaeger.keys() == in_file.keys()
+    assert {key: span["operationName"] for key, span in in_jaeger.items()} == {
+        key: span.name for key, span in in_file.items()
+    }
+    assert {key: span["startTime"] for key, span in in_jaeger.items()} == {
+        key: span.start_ns // 1000 for key, span in in_file.items()
+    }
+    assert played.file.repeated == 0
+
+
+def test_the_worker_sends_a_span_for_each_call(played: Played) -> None:
+    names = Counter(span.name for span in played.of("video-worker"))
+    assert set(names) == {"BLPOP", "GET", "HSET", "EXPIRE", "POST"}
+    assert names["HSET"] == names["EXPIRE"] >= 2 * JOBS
+    assert names["BLPOP"] >= JOBS
+
+
+def test_the_attributes_of_a_span_are_those_of_the_conventions(played: Played) -> None:
+    kinds: Counter[str] = Counter()
+    for span in played.spans_in_jaeger("video-worker").values():
+        tags = {tag["key"]: tag["value"] for tag in span["tags"]}
+        is_http = "http.request.method" in tags
+        kinds["http" if is_http else "redis"] += 1
+        assert (HTTP_KEYS if is_http else REDIS_KEYS) <= tags.keys()
+        assert tags["span.kind"] == "client"
+        assert tags["server.address"] == HOST
+        if not is_http:
+            assert tags["db.system.name"] == "redis"
+    assert min(kinds["http"], kinds["redis"]) > JOBS
+
+
+def test_an_http_failure_is_an_error_span_and_no_other_is(played: Played) -> None:
+    found = {}
+    for span in played.spans_in_jaeger("video-worker").values():
+        tags = {tag["key"]: tag["value"] for tag in span["tags"]}
+        if tags.get("error"):
+            assert tags["http.response.status_code"] == int(tags["error.type"])
+            found[tags["error.type"]] = span
+    assert sorted(found) == sorted(FAILED_STATUS.values())
+    for error_type, span in found.items():
+        trace = played.jaeger.trace(span["traceID"])
+        [group] = trace["resourceSpans"]
+        [stored] = group["scopeSpans"][0]["spans"]
+        assert stored["spanId"] == span["spanID"]
+        assert stored["status"]["code"] == 2
+        assert {"key": "error.type", "value": {"stringValue": error_type}} in stored["attributes"]
+        assert {"key": "service.name", "value": {"stringValue": "video-worker"}} in group["resource"]["attributes"]
+
+
+# -- the gateway's own account -----------------------------------------------------------------------------------------
+
+
+def test_the_balance_of_every_exporter_holds_and_nothing_waits(played: Played) -> None:
+    exporters = {("traces", "file"), ("traces", "otlp/jaeger"), ("metrics", "prometheus"), ("logs", "file/logs")}
+    assert played.balances.keys() == exporters
+    for place, balance in played.balances.items():
+        assert balance.holds, (place, balance)
+        assert (balance.filtered, balance.dropped, balance.queued) == (0, 0, 0), (place, balance)
+        assert balance.exported > 0, place
+    assert played.balances["traces", "file"].exported == len(played.file.spans)
+
+
+# -- metrics -----------------------------------------------------------------------------------------------------------
+
+
+def test_prometheus_counts_the_accepted_spans(played: Played) -> None:
+    spans = len(played.file.spans)
+    until(lambda: played.prometheus.number("sum(otelcol_receiver_accepted_spans_total)") == spans, "the last scrape")
+
+
+def test_prometheus_has_calls_and_errors_of_the_spans(played: Played) -> None:
+    calls = 'sum(traces_span_metrics_calls_total{service_name="video-worker"})'
+    failures = 'sum(traces_span_metrics_calls_total{service_name="video-worker",status_code="STATUS_CODE_ERROR"})'
+    spans, failed = len(played.of("video-worker")), len(FAILED_STATUS)
+    until(lambda: played.prometheus.number(calls) == spans, "the last scrape")
+    assert played.prometheus.number(failures) == failed
+    assert played.prometheus.number("sum(traces_span_metrics_errors_total)") == failed
+
+
+def test_prometheus_has_durations_of_the_spans(played: Played) -> None:
+    spans = len(played.file.spans)
+    until(lambda: played.prometheus.number("sum(traces_span_metrics_duration_seconds_count)") == spans, "the last scrape")
+    polls = 'traces_span_metrics_duration_seconds_bucket{service_name="video-worker",span_name="BLPOP"}'
+    longest = played.prometheus.number(f"histogram_quantile(0.99, sum by (le) ({polls}))")
+    assert 0.002 < longest <= 2.0, "BLPOP waits for at most one second"
+    slowest = max(span.end_ns - span.start_ns for span in played.of("video-worker")) / 1e9
+    assert played.prometheus.number("sum(traces_span_metrics_duration_seconds_sum)") >= slowest
+
+
+def test_prometheus_has_the_metrics_that_the_worker_sent(played: Played) -> None:
+    count = 'http_client_request_duration_seconds_count{job="platform"}'
+    calls = sum("http.request.method" in span.attributes for span in played.of("video-worker"))
+    until(lambda: played.prometheus.number(f"sum({count})") == calls, "the last export and scrape")
+    failed = 'sum(http_client_request_duration_seconds_count{http_response_status_code="429"})'
+    assert played.prometheus.number(failed) == 1
+
+
+def test_prometheus_has_exemplars_that_lead_to_jaeger(played: Played) -> None:
+    name = "traces_span_metrics_duration_seconds_bucket"
+    series = until(lambda: played.prometheus.exemplars(name), "exemplars")
+    found = {(one["labels"]["trace_id"], one["labels"]["span_id"]) for each in series for one in each["exemplars"]}
+    assert found <= {(span.trace_id, span.span_id) for span in played.file.spans}
+    trace_id, span_id = min(found)
+    spans = played.jaeger.trace(trace_id)["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    assert span_id in [span["spanId"] for span in spans]
+    newest_s = max(float(one["timestamp"]) for each in series for one in each["exemplars"])
+    assert abs(time.time() - newest_s) < 600
+
+
+def test_the_logs_of_the_worker_are_in_their_file(played: Played) -> None:
+    folder = Path(played.prometheus.server.log).parent
+    text = (folder / "logs.jsonl").read_text("utf-8")
+    assert played.balances["logs", "file/logs"].exported >= 2 * JOBS
+    assert "video_worker" in text
