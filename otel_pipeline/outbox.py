@@ -49,6 +49,7 @@ from otel_pipeline.outbox_state import (
     read_stream,
     with_queue,
 )
+from otel_pipeline.quiet import Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -72,7 +73,7 @@ class Outbox:
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._clock = clock
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._guard = _lock_directory(directory)
@@ -82,9 +83,12 @@ class Outbox:
         self._streams = {pipeline: self._resume(pipeline, *streams[pipeline]) for pipeline in streams}
         self._dirty = threading.Event()
         self._closed = threading.Event()
+        self._quiet = Quiet(log)
         self._syncer: threading.Thread | None = None
         if sync == "interval":
-            self._syncer = threading.Thread(target=self._sync_often, args=(sync_interval_s,), name="outbox-sync")
+            self._syncer = threading.Thread(
+                target=self._sync_often, args=(sync_interval_s,), name="outbox-sync", daemon=True
+            )
             self._syncer.start()
 
     # -- in ------------------------------------------------------------------------------------------------------------
@@ -96,8 +100,8 @@ class Outbox:
         wanted = sum(footprint(addition.payload) for addition in additions)
         now_ms = int(self._clock() * 1000)
         with self._lock:
-            if self.bytes_used + wanted > self._bytes_max:
-                raise OutboxFull(f"the outbox holds {self.bytes_used} bytes, {self._bytes_max} are allowed")
+            if self.bytes_used + wanted > self.bytes_max:
+                raise OutboxFull(f"the outbox holds {self.bytes_used} bytes, {self.bytes_max} are allowed")
             try:
                 after = dict(self._streams)
                 with self._env.begin(write=True) as txn:
@@ -126,6 +130,10 @@ class Outbox:
             after.bytes += footprint(addition.payload)
         self._write_stream(txn, after)
         return after
+
+    def room(self, size: int) -> bool:
+        """Whether so many bytes more would be taken now."""
+        return self.bytes_used + size <= self.bytes_max
 
     @property
     def bytes_used(self) -> int:
@@ -226,7 +234,11 @@ class Outbox:
         while not self._closed.wait(interval_s):
             if self._dirty.is_set():
                 self._dirty.clear()
-                self._env.sync(force=True)
+                try:
+                    self._env.sync(force=True)
+                except lmdb.Error as error:
+                    self._dirty.set()
+                    self._quiet.error("the disk does not keep the outbox: %s", error)
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -247,6 +259,9 @@ class Outbox:
                 cursor = known.get(exporter) or CursorState(exporter, stream.next, 0, backlog(stream.appended))
                 stream.cursors.append(cursor)
                 self._write_cursor(txn, pipeline, cursor)
+            done = min((cursor.next for cursor in stream.cursors), default=stream.first)
+            stream.bytes -= self._delete(txn, stream, done)
+            stream.first = max(stream.first, done)
             self._write_stream(txn, stream)
         return stream
 

@@ -6,6 +6,7 @@ grpc itself does compression, the size limit (after decompression, too) and one 
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,17 +17,20 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # generated without types
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
-from otel_pipeline.contracts import Accepted, Rejected
-from otel_pipeline.limits import GRPC_CALLS_MAX, GRPC_THREADS, RESPONSE_BYTES_MAX
+from otel_pipeline.contracts import Accepted, Rejected, RetryLater
+from otel_pipeline.limits import GRPC_CALLS_MAX, GRPC_THREADS, RESPONSE_BYTES_MAX, RETRY_DELAY_S
+from otel_pipeline.quiet import Quiet
 from otel_pipeline.wire.responses import partial_success
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from otel_pipeline.contracts import Entrance, RetryLater
+    from otel_pipeline.contracts import Entrance
     from otel_pipeline.receivers.otlp import GrpcConfig
     from otel_pipeline.settings import TlsServer
     from otel_pipeline.wire.signal import Signal
+
+log = logging.getLogger(__name__)
 
 
 class OtlpGrpcServer:
@@ -46,8 +50,10 @@ class OtlpGrpcServer:
             ],
             maximum_concurrent_rpcs=GRPC_CALLS_MAX,
         )
+        quiet = Quiet(log)
         for signal, entrance in entrances.items():
-            method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_export(signal, entrance))
+            export = _export(signal, entrance, quiet)
+            method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(export)
             handler = grpc.method_handlers_generic_handler(signal.value.service, {"Export": method})
             self._server.add_generic_rpc_handlers((handler,))
 
@@ -68,12 +74,16 @@ class OtlpGrpcServer:
         self._threads.shutdown(wait=False)
 
 
-def _export(signal: Signal, entrance: Entrance) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+def _export(signal: Signal, entrance: Entrance, quiet: Quiet) -> Callable[[bytes, grpc.ServicerContext], bytes]:
     """The Export method: request bytes in, response bytes out."""
     accept = entrance.accept
 
     def export(body: bytes, context: grpc.ServicerContext) -> bytes:
-        verdict = accept(body)
+        try:
+            verdict = accept(body)
+        except Exception:  # noqa: BLE001 - it is logged
+            quiet.exception("a request could not be answered")
+            verdict = RetryLater(RETRY_DELAY_S, "internal error")  # grpc would say UNKNOWN, and the sender drop it
         if isinstance(verdict, Accepted):
             if verdict.rejected:
                 return partial_success(signal, verdict.rejected, verdict.message).SerializeToString()

@@ -20,6 +20,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from otel_pipeline.contracts import Accepted, Rejected
 from otel_pipeline.errors import WireError
+from otel_pipeline.limits import RETRY_DELAY_S
 from otel_pipeline.quiet import Quiet
 from otel_pipeline.wire import otlp_json
 from otel_pipeline.wire.inflate import ENCODINGS, Inflater
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
-CODES: Final = {400: 3, 404: 5, 405: 12, 413: 8, 415: 3, 500: 13, 503: 14}
+CODES: Final = {400: 3, 404: 5, 405: 12, 413: 8, 415: 3, 503: 14}
 """google.rpc codes for the HTTP status codes that we answer."""
 UNKNOWN: Final = 2
 COMPRESSED_SLACK: Final = 2
@@ -165,7 +166,8 @@ def _failures(quiet: Quiet) -> Middleware:
             raise  # the connection is gone
         except Exception:  # noqa: BLE001 - it is logged
             quiet.exception("a request could not be answered")
-            return _answer(request, 500, Status(code=CODES[500], message="internal error"))
+            later = {hdrs.RETRY_AFTER: str(round(RETRY_DELAY_S))}  # a 500 would make the sender drop it
+            return _status(request, web.HTTPServiceUnavailable(text="internal error", headers=later))
 
     return middleware
 

@@ -24,9 +24,11 @@ class Inflater:
         inflated = b""
         while piece and len(inflated) < bytes_max:
             if self._gzip and self._stream is not None and self._stream.eof:
+                padded, piece = len(piece), piece.lstrip(b"\0")  # members may be padded with zeros
+                self._fed += padded - len(piece)
+                if not piece:
+                    break
                 self._stream = None
-                piece = piece.lstrip(b"\0")  # members may be padded with zeros
-                continue
             if self._stream is None:
                 self._stream = zlib.decompressobj(GZIP if self._gzip else _deflate_bits(piece))
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 ID_FIELDS: Final = frozenset({"trace_id", "span_id", "parent_span_id"})
 ID_KEYS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
+NUMBER: Final = re.compile(r"-?[0-9]+")
+SHAPE_ERRORS: Final = (json_format.ParseError, ValueError, TypeError, OverflowError, RecursionError)
+"""What protobuf's parser raises for JSON that is something else."""
 REASON_CHARS_MAX: Final = 200
 """Of what protobuf's parser says: it quotes values of any length."""
 
@@ -43,7 +47,7 @@ def decode(signal: Signal, body: bytes) -> bytes:
     try:
         known = _known(tree, message.DESCRIPTOR)
         return bytes(json_format.ParseDict(known, message, ignore_unknown_fields=True).SerializeToString())
-    except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
+    except SHAPE_ERRORS as error:
         raise WireError(f"no OTLP JSON: {str(error)[:REASON_CHARS_MAX]}", 0) from None
 
 
@@ -53,7 +57,7 @@ def decode_response(signal: Signal, body: bytes) -> bytes:
     tree = _tree(body)
     try:
         return bytes(json_format.ParseDict(tree, message, ignore_unknown_fields=True).SerializeToString())
-    except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
+    except SHAPE_ERRORS as error:
         raise WireError(f"no response: {str(error)[:REASON_CHARS_MAX]}", 0) from None
 
 
@@ -102,7 +106,7 @@ def _value(field: FieldDescriptor, value: Any) -> Any:
 
 
 def _number(field: FieldDescriptor, value: Any) -> Any:
-    if isinstance(value, bool) or (isinstance(value, str) and not value.lstrip("-").isdigit()):
+    if isinstance(value, bool) or (isinstance(value, str) and not NUMBER.fullmatch(value)):
         raise ValueError(f"{field.camelcase_name} is no number; enums are numbers in OTLP")
     return value
 

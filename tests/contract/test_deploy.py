@@ -1,4 +1,4 @@
-"""The image, the compose file and the configurations that are deployed with them, checked without a container engine."""
+"""The image, the compose file and the configurations deployed with them, checked without a container engine."""
 
 from __future__ import annotations
 

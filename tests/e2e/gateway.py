@@ -134,9 +134,7 @@ class Gateway:
 
     def start(self) -> Server:
         """Start, without waiting until it is ready."""
-        command = python(
-            "otel_pipeline", "gateway", "--config", str(self.config), "--data-dir", str(self.data_dir)
-        )
+        command = python("otel_pipeline", "gateway", "--config", str(self.config), "--data-dir", str(self.data_dir))
         self.server = self._launcher.start(self._name, command)
         return self.server
 
@@ -243,7 +241,9 @@ class Sink:
 
 def spans_of(requests: Iterable[ExportTraceServiceRequest]) -> Iterable[Span]:
     """The spans of requests, without their resources."""
-    return (span for request in requests for group in request.resource_spans for s in group.scope_spans for span in s.spans)
+    return (
+        span for request in requests for group in request.resource_spans for s in group.scope_spans for span in s.spans
+    )
 
 
 def run_to_end(launcher: Launcher, name: str, *arguments: str, **env: str) -> Server:
@@ -251,4 +251,3 @@ def run_to_end(launcher: Launcher, name: str, *arguments: str, **env: str) -> Se
     server = launcher.start(name, python("otel_pipeline", *arguments), environment(**env))
     server.wait()
     return server
-

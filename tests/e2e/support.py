@@ -183,23 +183,26 @@ class Launcher(AbstractContextManager["Launcher"]):
 class Jaeger:
     """Jaeger v2 with traces in memory; `kill` and `start` leave the ports and lose the traces."""
 
-    def __init__(self, launcher: Launcher) -> None:
+    def __init__(self, launcher: Launcher, request_mib_max: int = 64) -> None:
         self._launcher = launcher
         self._binary = peer("jaeger")
-        self.otlp, self._http, self._query, self._query_grpc, self._health = free_ports(5)
+        self._limit = f"yaml:receivers::otlp::protocols::grpc::max_recv_msg_size_mib: {request_mib_max}"
+        self.otlp, self.otlp_http, self._query, self._query_grpc, self._health = free_ports(5)
         self.server = self.start()
 
     def start(self) -> Server:
         ports = {
             "JAEGER_OTLP_GRPC_PORT": self.otlp,
-            "JAEGER_OTLP_HTTP_PORT": self._http,
+            "JAEGER_OTLP_HTTP_PORT": self.otlp_http,
             "JAEGER_QUERY_HTTP_PORT": self._query,
             "JAEGER_QUERY_GRPC_PORT": self._query_grpc,
             "JAEGER_HEALTH_PORT": self._health,
         }
         env = environment(OTEL_TRACES_SAMPLER="always_off", **{name: str(port) for name, port in ports.items()})
         config = REPOSITORY / "tests" / "e2e" / "jaeger.yaml"
-        self.server = self._launcher.start("jaeger", (self._binary, "--config", str(config)), env)
+        self.server = self._launcher.start(
+            "jaeger", (self._binary, "--config", str(config), "--config", self._limit), env
+        )
         self.server.wait_until(lambda: get(f"http://{HOST}:{self._health}/status")[0] == 200, "ready")
         return self.server
 

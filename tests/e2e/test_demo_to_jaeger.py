@@ -211,7 +211,9 @@ def test_prometheus_has_calls_and_errors_of_the_spans(played: Played) -> None:
 
 def test_prometheus_has_durations_of_the_spans(played: Played) -> None:
     spans = len(played.file.spans)
-    until(lambda: played.prometheus.number("sum(traces_span_metrics_duration_seconds_count)") == spans, "the last scrape")
+    until(
+        lambda: played.prometheus.number("sum(traces_span_metrics_duration_seconds_count)") == spans, "the last scrape"
+    )
     polls = 'traces_span_metrics_duration_seconds_bucket{service_name="video-worker",span_name="BLPOP"}'
     longest = played.prometheus.number(f"histogram_quantile(0.99, sum by (le) ({polls}))")
     assert 0.002 < longest <= 2.0, "BLPOP waits for at most one second"

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from tests.benchmarks.process import free_ports
@@ -204,7 +205,9 @@ def test_queue_shows_what_waits_beside_the_running_gateway(launcher: Launcher, b
     [row] = json.loads(shown.text())
     assert (row["pipeline"], row["signal"], row["exporter"]) == ("traces", "traces", "otlp")
     assert (row["batches"], row["items"], row["exported"], row["dropped"]) == (2, 10, 0, 0)
-    table = run_to_end(launcher, "queue-table", "queue", "--config", str(gateway.config), "--data-dir", str(gateway.data_dir))
+    table = run_to_end(
+        launcher, "queue-table", "queue", "--config", str(gateway.config), "--data-dir", str(gateway.data_dir)
+    )
     assert table.process.returncode == 0
     assert "otlp" in table.text()
     assert gateway.health("/readyz") == 200
@@ -226,6 +229,83 @@ def test_a_restart_goes_on_with_the_queue(end: str, launcher: Launcher, backend:
     assert backend.ids() == ids(1, 200)
     [balance] = gateway.balances().values()
     assert (balance.received, balance.exported, balance.holds) == (200, 200, True)
+
+
+def test_a_full_outbox_refuses_with_a_delay_and_takes_again_when_there_is_room(
+    launcher: Launcher, backend: Sink
+) -> None:
+    ports = Ports.free()
+    config = configuration(ports, to_sink(backend.port)) | {"outbox": {"max_size_mib": 16}}
+    gateway = Gateway(launcher, ports, config)
+    with Client(ports.grpc) as client:
+        accepted = fill(client)
+        refused = refusal(client, spans(accepted + 1, 1))
+        assert refused.code() is grpc.StatusCode.UNAVAILABLE
+        trailers = dict(refused.trailing_metadata())
+        delay = RetryInfo.FromString(trailers["google.rpc.retryinfo-bin"]).retry_delay
+        assert 0 < delay.ToTimedelta().total_seconds() <= 5
+        status, _, headers = gateway.post(spans(accepted + 1, 1))
+        assert (status, headers["Retry-After"]) == (503, "1")
+        assert gateway.health("/readyz") == 503
+        assert gateway.queued() == accepted
+        backend.up()
+        until(lambda: gateway.queued() == 0, "delivered")
+        assert gateway.health("/readyz") == 200
+        assert client.send(spans(accepted + 1, 1)) == b""
+    until(lambda: len(backend.ids()) == accepted + 1, "delivered")
+    assert set(backend.ids().values()) == {1}
+
+
+def test_an_outbox_that_cannot_be_read_is_set_aside(launcher: Launcher, sink: Sink) -> None:
+    gateway = started(launcher, sink)
+    gateway.server.stop()
+    file = gateway.data_dir / "outbox" / "data.mdb"
+    file.write_bytes(b"no database" * 1000)
+    gateway.restart()
+    with Client(gateway.ports.grpc) as client:
+        client.send(spans(1))
+    until(lambda: sink.ids() == ids(1, 10), "delivered")
+    [aside] = file.parent.glob("data.mdb.unreadable-*")
+    assert aside.read_bytes().startswith(b"no database")
+    assert "cannot be read" in gateway.server.text()
+
+
+def test_giving_up_a_dead_exporter_makes_room_in_a_full_outbox(launcher: Launcher, sink: Sink) -> None:
+    ports = Ports.free()
+    small = {"outbox": {"max_size_mib": 16}}
+    both = {**to_sink(sink.port), "otlp/dead": to_sink(1)["otlp"]}
+    gateway = Gateway(launcher, ports, configuration(ports, both) | small)
+    with Client(ports.grpc) as client:
+        accepted = fill(client)
+    until(lambda: gateway.balances()["traces", "otlp"].queued == 0, "delivered to one of two")
+    assert gateway.balances()["traces", "otlp/dead"].queued == accepted
+    gateway.server.stop()
+    gateway.config.write_text(json.dumps(configuration(ports, to_sink(sink.port)) | small))
+    gateway.restart()
+    assert "otlp/dead is configured no more" in gateway.server.text()
+    with Client(ports.grpc) as client:
+        assert refusal(client, spans(accepted + 1, 1)) is None
+    until(lambda: len(sink.ids()) == accepted + 1, "delivered")
+    assert set(sink.ids().values()) == {1}
+
+
+def fill(client: Client) -> int:
+    """Sends spans, smaller and smaller ones, until not even the smallest is accepted; how many were."""
+    accepted = 0
+    for size in (1 << 20, 1 << 16, 1):
+        while refusal(client, spans(accepted + 1, 1, prompt="x" * size)) is None:
+            accepted += 1
+            assert accepted < 1000, "the outbox was never full"
+    return accepted
+
+
+def refusal(client: Client, request: bytes) -> Any:
+    """The error of a request, if it has one."""
+    try:
+        client.send(request)
+    except grpc.RpcError as error:
+        return error
+    return None
 
 
 # -- malformed requests ------------------------------------------------------------------------------------------------
