@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LOG_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 
+PIPED_WIDTH: Final = 200
+"""Columns of a table that goes to no terminal: nothing is cut."""
 HEALTH_TIMEOUT_S: Final = 5.0
 HEALTH_BODY_BYTES_MAX: Final = 64 * 1024
 """A probe's answer is a page at most; what is longer is not ours."""
@@ -252,4 +254,5 @@ def _print_rows(rows: Sequence[dict[str, Any]], layout: str) -> None:
         table.add_column(key.replace("_", " "), justify="right" if isinstance(value, int | float) else "left")
     for row in rows:
         table.add_row(*(", ".join(value) if isinstance(value, list) else str(value) for value in row.values()))
-    Console(soft_wrap=not Console().is_terminal).print(table, markup=False)
+    wide = None if Console().is_terminal else PIPED_WIDTH
+    Console(width=wide).print(table, markup=False)

@@ -86,8 +86,8 @@ Verdict: TypeAlias = Accepted | RetryLater | Rejected
 class Entrance(Protocol):
     """Where a receiver hands in requests of one signal. The verdict comes when the batch is durable, not before."""
 
-    def accept(self, body: bytes) -> Verdict:
-        """Wait for the verdict, in a thread that may wait."""
+    async def accept(self, body: bytes) -> Verdict:
+        """Wait for the verdict, on the gateway's event loop."""
         ...
 
 

@@ -20,7 +20,7 @@ from otel_pipeline.errors import OtelPipelineError
 from otel_pipeline.exporters.sender import Batching, Sender
 from otel_pipeline.exposition.families import Exposition
 from otel_pipeline.http_host import HttpHost
-from otel_pipeline.limits import DRAIN_S, STOP_GRACE_S
+from otel_pipeline.limits import COALESCE_BYTES_MAX, DRAIN_S, STOP_GRACE_S
 from otel_pipeline.memory import MemoryWatch
 from otel_pipeline.outbox import Outbox
 from otel_pipeline.pipeline import DataPath, Pipeline
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from otel_pipeline.config.loader import ComponentSettings, GatewayConfig, PipelineConfig
+    from otel_pipeline.config.loader import GatewayConfig, PipelineConfig
     from otel_pipeline.contracts import Receiver, Scraped
     from otel_pipeline.wire.signal import Signal
 
@@ -70,7 +70,7 @@ class Gateway:
             sync_interval_s=settings.sync_interval,
         )
         self._stats.watch(outbox.states, capacity)
-        self._health.watch("outbox", lambda: "full" if outbox.bytes_used >= capacity * 0.98 else "")
+        self._health.watch("outbox", lambda: "full" if outbox.bytes_used >= capacity - 2 * COALESCE_BYTES_MAX else "")
         return outbox
 
     def _build_exporters(self) -> tuple[list[Sender], list[Scraped]]:
@@ -112,11 +112,7 @@ class Gateway:
     def _build_processors(self, pipeline: PipelineConfig) -> list[tuple[str, Processor]]:
         """The processors of one pipeline; `batch` and `memory_limiter` are settings of the gateway, no steps."""
         chosen = [self._config.processors[name] for name in pipeline.processors]
-        return [
-            (one.id, one.component(one.config, self._context(one.id)))
-            for one in chosen
-            if one.type not in ("batch", "memory_limiter")
-        ]
+        return [(one.id, one.component(one.config, self._context(one.id))) for one in chosen if one.built]
 
     def _batching(self, pipeline: PipelineConfig) -> Batching:
         for name in pipeline.processors:
@@ -157,7 +153,8 @@ class Gateway:
         self._health.stopping()
         for receiver in self._receivers:
             receiver.stop(min(STOP_GRACE_S, drain_s))
-        self._path.stop()
+        if self._http.running:
+            self._http.run(self._path.stop())
         for sender in self._senders:
             sender.stop(deadline_s)
         self._http.stop()
@@ -190,6 +187,7 @@ def run(config: GatewayConfig, data_dir: Path) -> int:
     wanted = threading.Event()
     for number in (signals.SIGTERM, signals.SIGINT):
         signals.signal(number, lambda *_: wanted.set())
+    signals.signal(signals.SIGHUP, lambda *_: log.warning("SIGHUP: a new configuration needs a restart"))
     for warning in config.warnings:
         log.warning("%s", warning)
     try:
@@ -218,7 +216,7 @@ def _page(render: Callable[[str], tuple[str, bytes]]) -> Any:  # an aiohttp hand
     return page
 
 
-def _of_type(config: GatewayConfig, kind: str) -> list[ComponentSettings]:
-    """The processors of a type that some pipeline uses."""
+def _of_type(config: GatewayConfig, kind: str) -> list[Any]:
+    """The settings of the processors of a type that some pipeline uses."""
     used = {name for pipeline in config.pipelines.values() for name in pipeline.processors}
-    return [one for name, one in config.processors.items() if name in used and one.type == kind]
+    return [one.config for name, one in config.processors.items() if name in used and one.type == kind]

@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import uvloop
 from aiohttp import ClientSession, TCPConnector, web
 
 from otel_pipeline.endpoints import split_endpoint
@@ -28,7 +29,7 @@ class HttpHost:
     """Owns the loop's thread, the servers on it and one client session. Methods are called from other threads."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(HTTP_THREADS, thread_name_prefix="http-work"))
         self._thread = threading.Thread(target=self._loop.run_forever, name="http")
         self._runners: dict[int, web.AppRunner] = {}
@@ -37,6 +38,11 @@ class HttpHost:
     def start(self) -> None:
         """Start the loop."""
         self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the loop runs."""
+        return self._thread.is_alive()
 
     def run(self, work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
         """Run a coroutine on the loop and wait for its result."""

@@ -40,16 +40,13 @@ COALESCE_REQUESTS_MAX: Final = 256
 """The same for a flood of tiny requests, so that the first one of a batch does not wait for the last."""
 
 
-GATHER_S: Final = 0.002
-"""How long a batch waits for more when the one before had several requests: doubles its size under load, unknown to a
-lone caller.
-"""
+GATHER_S: Final = 0.005
+"""A request that comes within this time of the last batch waits so long for others: under load batches are several
+times larger for it; a lone request does not wait. Half of the 10 ms that an acknowledgement may take at 10,000
+spans/s."""
 
 RETRY_DELAY_S: Final = 1.0
 """What a refused sender is told. The Python SDK drops a batch at once if the delay exceeds what is left of its 10 s."""
-
-GRPC_THREADS: Final = 16
-"""Requests that can wait for their commit at one time; group commit makes them one batch."""
 
 GRPC_CALLS_MAX: Final = 1024
 """Calls under way or queued; behind that the server answers RESOURCE_EXHAUSTED without reading the message."""
@@ -71,8 +68,8 @@ DRAIN_S: Final = 10.0
 RETRY_ASKED_S_MAX: Final = 3600.0
 """The longest wait that a backend can ask for: a date far away must not silence an exporter until the next start."""
 
-HTTP_THREADS: Final = 32
-"""OTLP/HTTP requests that can wait for their commit at one time, as GRPC_THREADS."""
+HTTP_THREADS: Final = 4
+"""JSON bodies that are decoded at one time, off the event loop."""
 
 HTTP_CONNECTIONS_MAX: Final = 64
 """Connections of the HTTP client to all backends together."""
@@ -136,3 +133,6 @@ STOP_GRACE_S: Final = 3.0
 
 EXPONENTIAL_BUCKETS_READ_MAX: Final = 4_096
 """Buckets on one side of a received exponential histogram; SDKs keep 160, and all are looked at one by one."""
+
+OUTBOX_RECENT_BYTES_MAX: Final = 8 * 1024 * 1024
+"""The newest batches stay in memory up to this size, so that exporters that keep up need not read the outbox's file."""

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otel_pipeline.config.loader import ComponentSettings
 
 MIB: Final = 1024 * 1024
+
+
+class Limiter(Protocol):
+    """The settings of a `memory_limiter`; the limits have the Collector's names."""
+
+    @property
+    def check_interval(self) -> float:
+        """Seconds between two readings."""
 
 
 class MemoryWatch:
@@ -46,9 +53,9 @@ class MemoryWatch:
         return self._short
 
     @classmethod
-    def from_settings(cls, limiters: Sequence[ComponentSettings]) -> MemoryWatch:
+    def from_settings(cls, limiters: Sequence[Limiter]) -> MemoryWatch:
         """The strictest of the configured `memory_limiter`s: its soft limit (limit less spike) closes the door."""
-        limits = [(_soft_limit(one.config), one.config.check_interval) for one in limiters]
+        limits = [(_soft_limit(one), one.check_interval) for one in limiters]
         if not limits:
             return cls(None, 0.0)
         limit, interval_s = min(limits)

@@ -30,7 +30,12 @@ from typing import TYPE_CHECKING, Any
 import lmdb
 
 from otel_pipeline.errors import OutboxError, OutboxFull
-from otel_pipeline.limits import ENTRIES_MERGED_MAX, OUTBOX_HEADROOM_BYTES, OUTBOX_PIPELINES_MAX
+from otel_pipeline.limits import (
+    ENTRIES_MERGED_MAX,
+    OUTBOX_HEADROOM_BYTES,
+    OUTBOX_PIPELINES_MAX,
+    OUTBOX_RECENT_BYTES_MAX,
+)
 from otel_pipeline.outbox_state import (
     KEY,
     PAGE,
@@ -50,6 +55,7 @@ from otel_pipeline.outbox_state import (
     with_queue,
 )
 from otel_pipeline.quiet import Quiet
+from otel_pipeline.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +87,7 @@ class Outbox:
         self._databases = {pipeline: self._env.open_db(f"items/{pipeline}".encode()) for pipeline in streams}
         self._state = self._env.open_db(b"state")
         self._streams = {pipeline: self._resume(pipeline, *streams[pipeline]) for pipeline in streams}
+        self._recent = Recent(streams, OUTBOX_RECENT_BYTES_MAX)
         self._dirty = threading.Event()
         self._closed = threading.Event()
         self._quiet = Quiet(log)
@@ -111,6 +118,7 @@ class Outbox:
                 raise OutboxFull("the outbox's file is full") from None
             except lmdb.Error as error:
                 raise OutboxError(f"cannot write the outbox: {error}") from error
+            self._remember(additions, now_ms)
             self._streams = after
             self._dirty.set()
             self._arrived.notify_all()
@@ -130,6 +138,15 @@ class Outbox:
             after.bytes += footprint(addition.payload)
         self._write_stream(txn, after)
         return after
+
+    def _remember(self, additions: Sequence[Addition], now_ms: int) -> None:
+        """Keep what was just committed in memory for the exporters."""
+        numbers = {name: stream.next for name, stream in self._streams.items()}
+        for addition in additions:
+            if addition.items:
+                entry = Entry(numbers[addition.pipeline], now_ms, addition.items)
+                self._recent.add(addition.pipeline, entry, addition.payload)
+                numbers[addition.pipeline] += 1
 
     def room(self, size: int) -> bool:
         """Whether so many bytes more would be taken now."""
@@ -164,6 +181,11 @@ class Outbox:
 
     def read(self, pipeline: str, start: int, bytes_max: int, entries_max: int = ENTRIES_MERGED_MAX) -> Chunk | None:
         """The entries from `start` on that fit together into `bytes_max`, at least one; None if there is none."""
+        with self._lock:
+            recent = self._recent.read(pipeline, start, bytes_max, entries_max)
+        return recent or self._read_file(pipeline, start, bytes_max, entries_max)
+
+    def _read_file(self, pipeline: str, start: int, bytes_max: int, entries_max: int) -> Chunk | None:
         entries: list[Entry] = []
         parts = []
         size = 0
@@ -189,9 +211,10 @@ class Outbox:
             )
             cursors = [after if cursor is before else cursor for cursor in stream.cursors]
             done = min(cursor.next for cursor in cursors)
-            with self._env.begin(write=True) as txn:
+            with self._env.begin(write=True, buffers=True) as txn:
                 freed = self._delete(txn, stream, done)
                 self._write_cursor(txn, pipeline, after)
+            self._recent.forget(pipeline, done)
             stream.cursors = cursors
             stream.first = max(stream.first, done)
             stream.bytes -= freed

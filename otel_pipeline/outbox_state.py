@@ -32,7 +32,7 @@ class Addition:
     """What one processed batch adds to one stream."""
 
     pipeline: str
-    payload: bytes | bytearray
+    payload: bytes
     items: int
     """In the payload."""
     received: int

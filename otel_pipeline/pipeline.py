@@ -8,19 +8,19 @@ Follow one span through five files, each from top to bottom:
     outbox.py                keeps the batch until every exporter is done with it
     exporters/otlp.py        sends it, called by exporters/sender.py
 
-There is no thread of its own here. Whoever hands in a request while nobody works becomes the carrier: it takes its
-own request and all that gathered meanwhile through the processors into the outbox, tells the others, and passes the
-work on to the first one that came too late for this batch. So the fixed costs of a scan and of a commit are shared
-exactly when there is much to do, a lone request never waits for company nor for another thread, and only one thread
-at a time is in a processor. `accept` returns when the commit is done: an OK means that the span survives a crash.
+All of this file runs on the event loop of the gateway, and so do the servers: no request goes from thread to thread,
+nothing here needs a lock. Requests that arrive while a batch is carried are the next batch, so the fixed costs of a
+scan and of a commit are shared exactly when there is much to do; a lone request does not wait for company. `accept`
+returns when the commit is done: an OK means that the span survives a crash.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from otel_pipeline.contracts import Accepted, Rejected, RetryLater, Verdict
@@ -45,29 +45,23 @@ INVALID_ID: Final = "invalid_id"
 INVALID_ID_TEXT: Final = "{} items have a trace id or span id of a wrong length; 16 and 8 bytes are allowed"
 
 
+@dataclass(slots=True)
 class Ticket:
-    """One request in line, and the lock on which its thread waits: for the verdict, or to become the carrier."""
+    """One request in line."""
 
-    __slots__ = ("arrived_s", "body", "called", "verdict")
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-        self.verdict: Verdict | None = None
-        self.arrived_s = time.perf_counter()
-        self.called = threading.Lock()
-        self.called.acquire()
+    body: bytes
+    arrived_s: float
+    verdict: asyncio.Future[Verdict]
 
 
 class DataPath:
-    """What the lanes share: the outbox, the bound on what waits, and the rule that one carries at a time."""
+    """What the lanes share: the outbox, and the bound on what waits. Its methods are for the event loop alone."""
 
     def __init__(self, outbox: Outbox, stats: Stats, memory_short: Callable[[], bool]) -> None:
         self._outbox = outbox
         self._stats = stats
         self._memory_short = memory_short
         self._lanes: list[Lane] = []
-        self._turn = threading.Condition()
-        self._carrying = False
         self._pending_bytes = 0
         self._stopping = False
         self._quiet = Quiet(log)
@@ -78,34 +72,37 @@ class DataPath:
         self._lanes.append(lane)
         return lane
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Take no more; wait until what was handed in has its verdict. May be called twice."""
-        with self._turn:
-            self._stopping = True
-            self._turn.wait_for(lambda: not self._carrying)
+        self._stopping = True
+        waiting = [ticket.verdict for lane in self._lanes for ticket in lane.waiting]
+        if waiting:
+            await asyncio.wait(waiting)
 
-    def accept(self, lane: Lane, body: bytes) -> Verdict:
-        """Take a request to its verdict, as the carrier or carried by another."""
-        ticket = Ticket(body)
-        with self._turn:
-            later = self._refusal(len(body))
-            if later:
-                return later
-            self._pending_bytes += len(body)
-            lane.waiting.append(ticket)
-            waits = self._carrying
-            self._carrying = True
-        if waits:
-            ticket.called.acquire()
-        if ticket.verdict is None:
-            self._carry(lane)
-        assert ticket.verdict is not None
-        return ticket.verdict
+    async def accept(self, lane: Lane, body: bytes) -> Verdict:
+        """Put a request in line and wait for its verdict."""
+        refusal = self._refuse(len(body))
+        if refusal:
+            return refusal
+        loop = asyncio.get_running_loop()
+        ticket = Ticket(body, time.perf_counter(), loop.create_future())
+        self._pending_bytes += len(body)
+        lane.waiting.append(ticket)
+        lane.waiting_bytes += len(body)
+        if len(lane.waiting) == 1:
+            busy = ticket.arrived_s - lane.carried_s < GATHER_S
+            lane.turn = loop.call_later(GATHER_S if busy else 0.0, self._carry, lane)
+        elif lane.waiting_bytes >= COALESCE_BYTES_MAX > lane.waiting_bytes - len(body) and lane.turn:
+            lane.turn.cancel()
+            lane.turn = loop.call_later(0.0, self._carry, lane)
+        return await ticket.verdict
 
-    def _refusal(self, size: int) -> RetryLater | None:
+    def _refuse(self, size: int) -> Verdict | None:
         """Why a request of this size cannot be taken now, if so."""
         if self._stopping:
             return RetryLater(RETRY_DELAY_S, "the gateway is stopping")
+        if size > self._outbox.bytes_max:
+            return Rejected(f"a request of {size} bytes, the outbox holds {self._outbox.bytes_max}")
         if self._pending_bytes and self._pending_bytes + size > PENDING_BYTES_MAX:
             return RetryLater(RETRY_DELAY_S, f"{self._pending_bytes} bytes of requests wait to be processed")
         if self._memory_short():
@@ -113,44 +110,39 @@ class DataPath:
         return None
 
     def _carry(self, lane: Lane) -> None:
-        """Take the next requests of a lane, the caller's is the first, to their verdicts; then pass the work on."""
-        if lane.in_company and lane.waiting_bytes() < COALESCE_BYTES_MAX:
-            time.sleep(GATHER_S)
+        """Take the next requests of a lane to their verdicts."""
         tickets = self._collect(lane)
+        lane.waiting_bytes -= sum(len(ticket.body) for ticket in tickets)
+        lane.turn = asyncio.get_running_loop().call_later(0.0, self._carry, lane) if lane.waiting else None
         try:
             verdicts = self._process_and_commit(lane, tickets)
         except Exception:  # noqa: BLE001 - the callers must get a verdict whatever happens
             self._quiet.exception("a batch could not be processed")
             verdicts = [RetryLater(RETRY_DELAY_S, "internal error")] * len(tickets)
-        with self._turn:
-            self._pending_bytes -= sum(len(ticket.body) for ticket in tickets)
-            lane.in_company = len(tickets) > 1 or bool(lane.waiting)
-            heads = [one.waiting[0] for one in self._lanes if one.waiting]
-            if not heads:
-                self._carrying = False
-                self._turn.notify_all()
-        if heads:
-            min(heads, key=lambda head: head.arrived_s).called.release()
-        now_s = time.perf_counter()
+        now_s = lane.carried_s = time.perf_counter()
         for ticket, verdict in zip(tickets, verdicts, strict=True):
+            self._pending_bytes -= len(ticket.body)
             lane.ack_seconds.observe(now_s - ticket.arrived_s)
-            ticket.verdict = verdict
-            ticket.called.release()
+            if not ticket.verdict.done():  # the caller may have gone
+                ticket.verdict.set_result(verdict)
 
     def _collect(self, lane: Lane) -> list[Ticket]:
         """The next requests of a lane that go together."""
         tickets: list[Ticket] = []
         size = 0
-        with self._turn:
-            while lane.waiting and len(tickets) < COALESCE_REQUESTS_MAX:
-                size += len(lane.waiting[0].body)
-                if tickets and size > COALESCE_BYTES_MAX:
-                    break
-                tickets.append(lane.waiting.popleft())
+        while lane.waiting and len(tickets) < COALESCE_REQUESTS_MAX:
+            size += len(lane.waiting[0].body)
+            if tickets and size > COALESCE_BYTES_MAX:
+                break
+            tickets.append(lane.waiting.popleft())
         return tickets
 
     def _process_and_commit(self, lane: Lane, tickets: list[Ticket]) -> list[Verdict]:
         bodies = [ticket.body for ticket in tickets]
+        if not self._outbox.room(sum(map(len, bodies)) * len(lane.pipelines)):
+            # Before the processors, which count what they see: the same requests will come again.
+            full: Verdict = RetryLater(RETRY_DELAY_S, "the outbox is full")
+            return [full] * len(tickets)
         parts: list[Part] = []
         additions = []
         for pipeline in lane.pipelines:
@@ -177,7 +169,11 @@ class Lane:
     ) -> None:
         self.pipelines: Final = pipelines
         self.waiting: Final[deque[Ticket]] = deque()
-        self.in_company = False
+        self.waiting_bytes = 0
+        self.carried_s = float("-inf")
+        """When the last batch ended; a request that comes soon after waits a moment for others."""
+        self.turn: asyncio.TimerHandle | None = None
+        """When the requests that wait are carried."""
         self.ack_seconds: Final = stats.ack_seconds.labels(signal.word)
         self._path = path
         self._accepted = stats.accepted[signal].labels(*source)
@@ -187,15 +183,11 @@ class Lane:
             for outcome in ("accepted", "partial", "retry_later", "rejected")
         }
 
-    def accept(self, body: bytes) -> Verdict:
+    async def accept(self, body: bytes) -> Verdict:
         """Hand in a request and wait until it is durable or refused."""
-        verdict = self._path.accept(self, body)
+        verdict = await self._path.accept(self, body)
         self._outcomes[_outcome(verdict)].inc()
         return verdict
-
-    def waiting_bytes(self) -> int:
-        """How much waits in line."""
-        return sum(len(ticket.body) for ticket in self.waiting)
 
     def count(self, parts: Sequence[Part], verdicts: Sequence[Verdict]) -> None:
         """Count the items of a batch by their verdicts."""
@@ -209,7 +201,7 @@ class Lane:
 
 
 class Pipeline:
-    """One pipeline of the configuration: a scan and its processors in order. Only the carrier of the moment uses it."""
+    """One pipeline of the configuration: a scan and its processors in order."""
 
     def __init__(
         self, pipeline_id: str, signal: Signal, processors: Sequence[tuple[str, Processor]], stats: Stats

@@ -75,9 +75,6 @@ class Stats:
             "Export requests by outcome: ok, retry, refused, too_large.",
             ("exporter", "outcome"),
         )
-        self.enqueue_failed: Final = self._by_signal(
-            "otelcol_exporter_enqueue_failed", "Items refused at the door since the outbox was full.", ("exporter",)
-        )
         self.in_flight: Final = Gauge(
             "otelcol_exporter_in_flight_requests", "Export requests under way.", ("exporter",), registry=self.registry
         )

@@ -73,7 +73,7 @@ def _checked_loader(text: str, where: str) -> _Loader:
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: dict[str | None, Any] = {}  # type: ignore[misc]  # noqa: RUF012  as the library has it
+    yaml_implicit_resolvers: dict[str | None, Any] = {}  # noqa: RUF012  as the library has it
 
     def __init__(self, text: str) -> None:
         super().__init__(text)

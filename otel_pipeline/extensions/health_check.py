@@ -20,8 +20,8 @@ class HealthCheck:
         """Beside `path` there are always /livez and /readyz."""
 
         without_effect: ClassVar[dict[str, str]] = {
-            "check_collector_pipeline": "readiness reports the outbox and the exporters instead",
-            "component_health": "readiness reports the outbox and the exporters instead",
+            "check_collector_pipeline": "readiness reports the outbox and the kernel instead",
+            "component_health": "readiness reports the outbox and the kernel instead",
             "response_body": _PLAIN,
             "tls": _PLAIN,
             "cors": _PLAIN,

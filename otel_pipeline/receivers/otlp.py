@@ -119,7 +119,7 @@ class OtlpReceiver:
         """`entrances` has for each transport, grpc and http, an entrance for each signal that some pipeline takes."""
         self._servers: list[OtlpGrpcServer | OtlpHttpServer] = []
         if config.protocols.grpc is not None:
-            self._servers.append(OtlpGrpcServer(config.protocols.grpc, entrances["grpc"]))
+            self._servers.append(OtlpGrpcServer(config.protocols.grpc, entrances["grpc"], context.http))
         if config.protocols.http is not None:
             self._servers.append(OtlpHttpServer(config.protocols.http, entrances["http"], context.http))
 

@@ -1,34 +1,38 @@
 """OTLP over gRPC: a request's bytes go to the pipeline as they came; no protobuf object is made of them.
 
-grpc itself does compression, the size limit (after decompression, too) and one thread a call; the thread waits in
-`accept` until the batch is durable. The rules' ids (G7 ...) are those of the OTLP specification as the tests name them.
+grpc itself does compression and the size limit (after decompression, too); a call waits in `accept`, on the event
+loop, until the batch is durable. The rules' ids (G7 ...) are those of the OTLP specification as the tests name them.
 """
 
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
+import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # generated without types
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from otel_pipeline.contracts import Accepted, Rejected, RetryLater
-from otel_pipeline.limits import GRPC_CALLS_MAX, GRPC_THREADS, RESPONSE_BYTES_MAX, RETRY_DELAY_S
+from otel_pipeline.endpoints import split_endpoint
+from otel_pipeline.limits import GRPC_CALLS_MAX, RESPONSE_BYTES_MAX, RETRY_DELAY_S
 from otel_pipeline.quiet import Quiet
 from otel_pipeline.wire.responses import partial_success
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from otel_pipeline.contracts import Entrance
+    from otel_pipeline.http_host import HttpHost
     from otel_pipeline.receivers.otlp import GrpcConfig
     from otel_pipeline.settings import TlsServer
     from otel_pipeline.wire.signal import Signal
+
+    Call: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +40,25 @@ log = logging.getLogger(__name__)
 class OtlpGrpcServer:
     """Serves the Export method of each signal that has an entrance; the others are UNIMPLEMENTED."""
 
-    def __init__(self, config: GrpcConfig, entrances: Mapping[Signal, Entrance]) -> None:
-        self._endpoint = config.endpoint
-        self._tls = config.tls
-        self._threads = ThreadPoolExecutor(GRPC_THREADS, thread_name_prefix="otlp-grpc")
-        self._server = grpc.server(
-            self._threads,
+    def __init__(self, config: GrpcConfig, entrances: Mapping[Signal, Entrance], loop: HttpHost) -> None:
+        self._config = config
+        self._entrances = entrances
+        self._loop = loop
+        self._server: grpc.aio.Server | None = None
+
+    def start(self) -> None:
+        """Listen; raises OSError if the address cannot be had."""
+        self._loop.run(self._start())
+
+    def stop(self, grace_s: float) -> None:
+        """Refuse new calls, let running ones end."""
+        if self._server is not None:
+            self._loop.run(self._server.stop(grace_s))
+            self._server = None
+
+    async def _start(self) -> None:
+        config = self._config
+        server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", config.max_recv_msg_size_mib * 1024 * 1024),
                 ("grpc.max_send_message_length", RESPONSE_BYTES_MAX),
@@ -51,36 +68,32 @@ class OtlpGrpcServer:
             maximum_concurrent_rpcs=GRPC_CALLS_MAX,
         )
         quiet = Quiet(log)
-        for signal, entrance in entrances.items():
-            export = _export(signal, entrance, quiet)
-            method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(export)
+        for signal, entrance in self._entrances.items():
+            method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
+                _export(signal, entrance, quiet)
+            )
             handler = grpc.method_handlers_generic_handler(signal.value.service, {"Export": method})
-            self._server.add_generic_rpc_handlers((handler,))
-
-    def start(self) -> None:
-        """Listen; raises OSError if the address cannot be had."""
+            server.add_generic_rpc_handlers((handler,))
+        host, port = split_endpoint(config.endpoint)
+        address = config.endpoint if host else f"[::]:{port}"
         try:
-            if self._tls is None:
-                self._server.add_insecure_port(self._endpoint)
+            if config.tls is None:
+                server.add_insecure_port(address)
             else:
-                self._server.add_secure_port(self._endpoint, _credentials(self._tls))
+                server.add_secure_port(address, _credentials(config.tls))
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {self._endpoint}: {error}") from error
-        self._server.start()
-
-    def stop(self, grace_s: float) -> None:
-        """Refuse new calls, let running ones end."""
-        self._server.stop(grace_s).wait()
-        self._threads.shutdown(wait=False)
+            raise OSError(f"cannot listen on {config.endpoint}: {error}") from error
+        await server.start()
+        self._server = server
 
 
-def _export(signal: Signal, entrance: Entrance, quiet: Quiet) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+def _export(signal: Signal, entrance: Entrance, quiet: Quiet) -> Callable[[bytes, Call], Awaitable[bytes]]:
     """The Export method: request bytes in, response bytes out."""
     accept = entrance.accept
 
-    def export(body: bytes, context: grpc.ServicerContext) -> bytes:
+    async def export(body: bytes, call: Call) -> bytes:
         try:
-            verdict = accept(body)
+            verdict = await accept(body)
         except Exception:  # noqa: BLE001 - it is logged
             quiet.exception("a request could not be answered")
             verdict = RetryLater(RETRY_DELAY_S, "internal error")  # grpc would say UNKNOWN, and the sender drop it
@@ -89,9 +102,8 @@ def _export(signal: Signal, entrance: Entrance, quiet: Quiet) -> Callable[[bytes
                 return partial_success(signal, verdict.rejected, verdict.message).SerializeToString()
             return b""  # G7: a response with nothing set is an empty message
         if isinstance(verdict, Rejected):
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, verdict.reason)
-        context.set_trailing_metadata(_retry_trailers(verdict))
-        context.abort(grpc.StatusCode.UNAVAILABLE, verdict.reason)
+            await call.abort(grpc.StatusCode.INVALID_ARGUMENT, verdict.reason)
+        await call.abort(grpc.StatusCode.UNAVAILABLE, verdict.reason, _retry_trailers(verdict))
         raise AssertionError("abort raises")
 
     return export

@@ -93,7 +93,7 @@ def _export(signal: Signal, entrance: Entrance, bytes_max: int) -> Callable[[web
         body = await _body(request, bytes_max)
         if request.content_type == JSON:
             body = await asyncio.to_thread(otlp_json.decode, signal, body)
-        verdict = await asyncio.to_thread(entrance.accept, body)
+        verdict = await entrance.accept(body)
         if isinstance(verdict, Accepted):
             rejected = verdict.rejected
             message = partial_success(signal, rejected, verdict.message) if rejected else signal.value.response()

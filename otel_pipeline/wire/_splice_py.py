@@ -54,7 +54,7 @@ class Splicer:
         if size:
             self.out = out
             self._write(size)
-        return out
+        return bytes(out)
 
     # -- first pass: sizes ---------------------------------------------------------------------------------------------
 

@@ -314,7 +314,7 @@ class Batch:
         self.edits.drop(gone)
         return items
 
-    def encode(self) -> bytes | bytearray:
+    def encode(self) -> bytes:
         """The batch as one request, edits in place; the bytes as they came if there are none."""
         if not self.edits:
             return self.data

@@ -15,6 +15,7 @@ ROOMS: Final[tuple[frozenset[str], ...]] = tuple(
         "errors limits endpoints",
         "wire",
         "outbox_state quiet http_host",
+        "recent",
         "outbox stats exposition",
         "contracts",
         "settings conditions memory health",

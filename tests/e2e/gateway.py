@@ -8,6 +8,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from email.message import Message
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -151,7 +152,7 @@ class Gateway:
 
     def post(
         self, body: bytes, path: str = "/v1/traces", method: str = "POST", **headers: str
-    ) -> tuple[int, bytes, Mapping[str, str]]:
+    ) -> tuple[int, bytes, Message]:
         """Send over HTTP, protobuf unless a header says otherwise; `_` in a header's name stands for `-`."""
         named = {"Content-Type": PROTOBUF, **{name.replace("_", "-"): value for name, value in headers.items()}}
         url = f"http://{HOST}:{self.ports.http}{path}"
@@ -180,12 +181,12 @@ class Client:
         answer: bytes = self._export(request, timeout=CALL_S_MAX, compression=compression, wait_for_ready=True)
         return answer
 
-    def refusal(self, request: bytes) -> tuple[grpc.StatusCode, str]:
+    def refusal(self, request: bytes, compression: grpc.Compression | None = None) -> tuple[grpc.StatusCode, str]:
         """Code and message of a call that fails."""
         try:
-            self.send(request)
+            self.send(request, compression)
         except grpc.RpcError as error:
-            return error.code(), error.details()
+            return error.code(), error.details() or ""
         raise AssertionError("the request was accepted")
 
     def __enter__(self) -> Self:

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -68,8 +69,8 @@ def fetch(request: urllib.request.Request) -> tuple[int, bytes]:
     return status, body
 
 
-def exchange(request: urllib.request.Request) -> tuple[int, bytes, Mapping[str, str]]:
-    """Status, body and headers of the answer; (0, reason, {}) if there is none."""
+def exchange(request: urllib.request.Request) -> tuple[int, bytes, Message]:
+    """Status, body and headers of the answer; status 0 and the reason if there is none."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=HTTP_S_MAX) as answer:
@@ -78,7 +79,7 @@ def exchange(request: urllib.request.Request) -> tuple[int, bytes, Mapping[str, 
         with error:
             return error.code, error.read(), error.headers
     except OSError as error:
-        return 0, str(error).encode(), {}
+        return 0, str(error).encode(), Message()
 
 
 def get_json(url: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from otel_pipeline.wire.values import any_value
 from tests.benchmarks.payloads import SpanRequests
@@ -44,19 +44,20 @@ def request() -> ExportTraceServiceRequest:
 
 
 def _fill(span: Span, number: int, name: str) -> None:
-    span.name, span.kind, span.trace_state, span.flags = name, 1 + number % 5, "vendor=1", 0x101
+    span.name, span.kind, span.trace_state, span.flags = name, Span.SpanKind.ValueType(1 + number % 5), "vendor=1", 0x101
     span.trace_id, span.span_id = number.to_bytes(16, "big"), number.to_bytes(8, "big")
     span.parent_span_id = (number - 1).to_bytes(8, "big") if number > 1 else b""
     span.start_time_unix_nano, span.end_time_unix_nano = START_NS + number, START_NS + number * 1_000_000
     attributes(span, user__email="a@example.com", gen_ai__provider__name="fal", steps=30, cfg=7.5, retries=number % 2)
-    attributes(span, prompts=["a lighthouse", "ein Leuchtturm – größer"], cached=False)
+    attributes(span, prompts=["a lighthouse", "ein größerer Leuchtturm"], cached=False)
     if number == 5:
         attributes(span, http__route="/healthz")
     event = span.events.add(name="exception", time_unix_nano=START_NS + number, dropped_attributes_count=1)
     attributes(event, exception__type="OutOfMemoryError", exception__message="CUDA out of memory")
     link = span.links.add(trace_id=bytes(range(16)), span_id=bytes(range(8)), trace_state="a=b", flags=0x301)
     attributes(link, why="queued")
-    span.status.code, span.status.message = (2, "it failed") if number % 3 == 0 else (0, "")
+    if number % 3 == 0:
+        span.status.code, span.status.message = Status.STATUS_CODE_ERROR, "it failed"
 
 
 Row = tuple[Any, ...]

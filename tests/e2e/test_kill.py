@@ -1,4 +1,4 @@
-"""SIGKILL of the gateway under load: what was acknowledged arrives. OTEL_PIPELINE_KILLS says how often (20 in a full run)."""
+"""SIGKILL of the gateway under load: what was acknowledged arrives. The full run has OTEL_PIPELINE_KILLS=20."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Stuck:
         self.inside = threading.Event()
         self.release = threading.Event()
 
-    async def __call__(self, _: web.Request) -> web.Response:
+    async def handle(self, _: web.Request) -> web.Response:
         self.inside.set()
         await asyncio.to_thread(self.release.wait, TIMEOUT_S)
         return web.Response(text="at last")
@@ -94,7 +94,7 @@ class Stuck:
 
 def test_a_running_request_may_end_within_the_grace(host: HttpHost) -> None:
     stuck, endpoint = Stuck(), free_endpoint()
-    handle = host.serve(app(stuck), endpoint)
+    handle = host.serve(app(stuck.handle), endpoint)
     with ThreadPoolExecutor(2) as pool:
         request = pool.submit(get, endpoint)
         assert stuck.inside.wait(TIMEOUT_S)
@@ -107,7 +107,7 @@ def test_a_running_request_may_end_within_the_grace(host: HttpHost) -> None:
 @pytest.mark.parametrize("grace_s", [0.0, 0.1])
 def test_a_request_that_does_not_end_is_cut_off_after_the_grace(host: HttpHost, grace_s: float) -> None:
     stuck, endpoint = Stuck(), free_endpoint()
-    handle = host.serve(app(stuck), endpoint)
+    handle = host.serve(app(stuck.handle), endpoint)
     with ThreadPoolExecutor(1) as pool:
         request = pool.submit(get, endpoint)
         assert stuck.inside.wait(TIMEOUT_S)
@@ -168,12 +168,14 @@ def test_the_client_session_is_one_for_all(host: HttpHost) -> None:
 def test_stop_ends_servers_and_threads_and_may_be_called_twice() -> None:
     before = set(threading.enumerate())
     host, endpoint = HttpHost(), free_endpoint()
-    host.start()
     stuck = Stuck()
     stuck.release.set()
-    host.serve(app(stuck), endpoint)
-    assert get(endpoint) == "at last"
-    host.stop()
+    host.start()
+    try:
+        host.serve(app(stuck.handle), endpoint)
+        assert get(endpoint) == "at last"
+    finally:
+        host.stop()
     host.stop()
     assert set(threading.enumerate()) <= before
     with pytest.raises(ConnectionRefusedError):

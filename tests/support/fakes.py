@@ -21,7 +21,7 @@ class RememberingEntrance:
         self.bodies: list[bytes] = []
         self._verdicts = list(verdicts) or [Accepted()]
 
-    def accept(self, body: bytes) -> Verdict:
+    async def accept(self, body: bytes) -> Verdict:
         """Keep the body."""
         self.bodies.append(body)
         return self._verdicts.pop(0) if len(self._verdicts) > 1 else self._verdicts[0]

@@ -36,7 +36,7 @@ class Readings:
 
 def limiter(**written: Any) -> Any:
     """A configured `memory_limiter`, as far as the watch looks at it."""
-    return SimpleNamespace(config=MemoryLimiterSettings.Config.model_validate(written))
+    return MemoryLimiterSettings.Config.model_validate(written)
 
 
 def test_memory_is_short_above_the_limit_only() -> None:

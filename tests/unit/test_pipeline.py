@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_pipeline.contracts import Accepted, Rejected, RetryLater
-from otel_pipeline.limits import COALESCE_REQUESTS_MAX, PENDING_BYTES_MAX
+from otel_pipeline.limits import COALESCE_BYTES_MAX, COALESCE_REQUESTS_MAX
 from otel_pipeline.outbox import Outbox
 from otel_pipeline.pipeline import DataPath, Lane, Pipeline
 from otel_pipeline.stats import Stats
@@ -18,11 +17,13 @@ from otel_pipeline.wire.signal import Signal
 from tests.support.otlp import logs, metrics, span_names, traces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from otel_pipeline.contracts import Processor
+    from otel_pipeline.contracts import Processor, Verdict
+    from otel_pipeline.outbox_state import Addition
     from otel_pipeline.wire.batch import Batch
+    from otel_pipeline.wire.scan import Part
 
 MIB = 1024 * 1024
 
@@ -52,6 +53,14 @@ class Bench:
         pipeline = Pipeline("traces", Signal.TRACES, processors, self.stats)
         self.lane: Lane = self.path.lane("otlp", "grpc", Signal.TRACES, [pipeline])
 
+    def accept(self, *bodies: bytes) -> list[Verdict]:
+        """Hand in requests at the same time."""
+
+        async def together() -> list[Verdict]:
+            return await asyncio.gather(*map(self.lane.accept, bodies))
+
+        return asyncio.run(together())
+
     def stored(self) -> list[str]:
         chunk = self.outbox.read("traces", 0, 16 * MIB)
         return span_names(chunk.request) if chunk else []
@@ -70,20 +79,20 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
 
     yield build
     for bench in benches:
-        bench.path.stop()
+        asyncio.run(bench.path.stop())
         bench.outbox.close()
 
 
 def test_an_accepted_request_is_in_the_outbox(make: Callable[..., Bench]) -> None:
     bench = make()
-    assert bench.lane.accept(traces(["a", "b"])) == Accepted()
+    assert bench.accept(traces(["a", "b"])) == [Accepted()]
     assert bench.stored() == ["a", "b"]
 
 
 def test_an_untouched_request_is_stored_byte_for_byte(make: Callable[..., Bench]) -> None:
     bench = make()
     body = traces(["a", "b"])
-    bench.lane.accept(body)
+    bench.accept(body)
     chunk = bench.outbox.read("traces", 0, MIB)
     assert chunk is not None
     assert chunk.request == body
@@ -91,17 +100,17 @@ def test_an_untouched_request_is_stored_byte_for_byte(make: Callable[..., Bench]
 
 def test_a_malformed_request_is_rejected_with_its_offset_and_stores_nothing(make: Callable[..., Bench]) -> None:
     bench = make()
-    verdict = bench.lane.accept(b"\x0a\xff")
+    (verdict,) = bench.accept(b"\x0a\xff")
     assert verdict == Rejected("varint cut short at byte 1")
     assert bench.stored() == []
-    assert bench.lane.accept(traces(["next"])) == Accepted()
+    assert bench.accept(traces(["next"])) == [Accepted()]
 
 
 def test_items_with_impossible_ids_are_rejected_alone(make: Callable[..., Bench]) -> None:
     bench = make()
     request = ExportTraceServiceRequest.FromString(traces(["good", "bad"]))
     request.resource_spans[0].scope_spans[0].spans[1].trace_id = b"short"
-    verdict = bench.lane.accept(request.SerializeToString())
+    (verdict,) = bench.accept(request.SerializeToString())
     assert isinstance(verdict, Accepted)
     assert verdict.rejected == 1
     assert "wrong length" in verdict.message
@@ -115,14 +124,14 @@ def test_processors_run_in_order_and_see_each_others_edits(make: Callable[..., B
     first = Doing(lambda batch: batch.set("tier", "gold"), "tier")
     second = Doing(lambda batch: seen.append(batch.strings("tier").at(0)), "tier")
     bench = make(("first", first), ("second", second))
-    bench.lane.accept(traces(["a"]))
+    bench.accept(traces(["a"]))
     assert seen == ["gold"]
 
 
 def test_dropped_rows_are_counted_as_filtered_under_the_processors_name(make: Callable[..., Bench]) -> None:
     dropping = Doing(lambda batch: batch.drop(batch.name().where(lambda name: name == "noise")) and None)
     bench = make(("filter/noise", dropping))
-    bench.lane.accept(traces(["noise", "job", "noise"]))
+    bench.accept(traces(["noise", "job", "noise"]))
     assert bench.stored() == ["job"]
     assert bench.outbox.states()[0].filtered == {"filter/noise": 2}
     labels = {"processor": "filter/noise", "otel_signal": "traces"}
@@ -132,7 +141,7 @@ def test_dropped_rows_are_counted_as_filtered_under_the_processors_name(make: Ca
 
 def test_a_request_whose_rows_are_all_dropped_is_accepted_and_leaves_only_counts(make: Callable[..., Bench]) -> None:
     bench = make(("filter", Doing(lambda batch: batch.drop(batch.keep.copy()) and None)))
-    assert bench.lane.accept(traces(["a", "b"])) == Accepted()
+    assert bench.accept(traces(["a", "b"])) == [Accepted()]
     assert bench.stored() == []
     assert bench.outbox.states()[0].filtered == {"filter": 2}
 
@@ -142,7 +151,7 @@ def test_a_processor_that_raises_costs_no_data_and_is_counted(make: Callable[...
         raise RuntimeError("broken")
 
     bench = make(("broken", Doing(fail)))
-    assert bench.lane.accept(traces(["a"])) == Accepted()
+    assert bench.accept(traces(["a"])) == [Accepted()]
     assert bench.stored() == ["a"]
     assert bench.metric("otel_pipeline_processor_failures_total", processor="broken") == 1
 
@@ -150,7 +159,7 @@ def test_a_processor_that_raises_costs_no_data_and_is_counted(make: Callable[...
 def test_a_full_outbox_says_later_and_names_the_reason(make: Callable[..., Bench]) -> None:
     bench = make()
     big = traces(["x" * 900_000])
-    verdicts = [bench.lane.accept(big) for _ in range(20)]
+    verdicts = [bench.accept(big)[0] for _ in range(20)]
     later = [verdict for verdict in verdicts if isinstance(verdict, RetryLater)]
     assert later
     assert later[0].delay_s <= 3.0
@@ -161,91 +170,126 @@ def test_a_full_outbox_says_later_and_names_the_reason(make: Callable[..., Bench
 def test_short_memory_closes_the_door(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.memory_short = True
-    assert isinstance(bench.lane.accept(traces()), RetryLater)
+    assert isinstance(bench.accept(traces())[0], RetryLater)
     bench.memory_short = False
-    assert bench.lane.accept(traces()) == Accepted()
+    assert bench.accept(traces()) == [Accepted()]
 
 
 def test_a_stopped_path_takes_nothing(make: Callable[..., Bench]) -> None:
     bench = make()
-    bench.path.stop()
-    bench.path.stop()
-    assert isinstance(bench.lane.accept(traces()), RetryLater)
+    asyncio.run(bench.path.stop())
+    asyncio.run(bench.path.stop())
+    assert isinstance(bench.accept(traces())[0], RetryLater)
 
 
-class Gate:
-    """Holds the first batch inside a processor until the test lets it go on."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.open = threading.Event()
-        self.batches: list[int] = []
-
-    def __call__(self, batch: Batch) -> None:
-        self.batches.append(len(batch))
-        self.entered.set()
-        assert self.open.wait(10)
+def test_requests_that_come_together_share_a_batch(make: Callable[..., Bench]) -> None:
+    sizes: list[int] = []
+    bench = make(("look", Doing(lambda batch: sizes.append(len(batch)))))
+    names = [f"span-{number}" for number in range(6)]
+    assert bench.accept(*(traces([name]) for name in names)) == [Accepted()] * 6
+    assert sizes == [6]
+    assert bench.stored() == names
 
 
-def test_requests_that_come_while_one_is_carried_share_the_next_batch(make: Callable[..., Bench]) -> None:
-    gate = Gate()
-    bench = make(("gate", Doing(gate)))
-    with ThreadPoolExecutor(8) as pool:
-        first = pool.submit(bench.lane.accept, traces(["first"]))
-        assert gate.entered.wait(10)
-        rest = [pool.submit(bench.lane.accept, traces([f"r{n}"])) for n in range(5)]
-        while len(bench.lane.waiting) < 5:
-            pass
-        gate.open.set()
-        assert [future.result(10) for future in (first, *rest)] == [Accepted()] * 6
-    assert gate.batches == [1, 5]
-    assert sorted(bench.stored()) == ["first", "r0", "r1", "r2", "r3", "r4"]
+def test_a_batch_has_a_bound_and_the_rest_is_the_next_one(make: Callable[..., Bench]) -> None:
+    sizes: list[int] = []
+    bench = make(("look", Doing(lambda batch: sizes.append(len(batch)))))
+    bodies = [traces([f"span-{number}"], first=number + 1) for number in range(2 * COALESCE_REQUESTS_MAX + 1)]
+    assert set(bench.accept(*bodies)) == {Accepted()}
+    assert sizes == [COALESCE_REQUESTS_MAX, COALESCE_REQUESTS_MAX, 1]
+    assert len(bench.stored()) == len(bodies)
+
+
+def test_a_request_soon_after_a_batch_waits_for_others(make: Callable[..., Bench]) -> None:
+    sizes: list[int] = []
+    bench = make(("look", Doing(lambda batch: sizes.append(len(batch)))))
+
+    async def one_then_two() -> list[Verdict]:
+        first = await bench.lane.accept(traces(["first"]))
+        early = asyncio.ensure_future(bench.lane.accept(traces(["early"])))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return [first, *await asyncio.gather(early, bench.lane.accept(traces(["late"])))]
+
+    assert asyncio.run(one_then_two()) == [Accepted()] * 3
+    assert sizes == [1, 2]
+
+
+def test_enough_bytes_end_the_wait_for_others(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("otel_pipeline.pipeline.GATHER_S", 3600.0)
+    bench = make()
+
+    async def flood() -> list[Verdict]:
+        first = await bench.lane.accept(traces(["first"]))
+        rest = [bench.lane.accept(traces(["x" * (COALESCE_BYTES_MAX // 2)])) for _ in range(2)]
+        return [first, *await asyncio.wait_for(asyncio.gather(*rest), 60)]
+
+    assert asyncio.run(flood()) == [Accepted()] * 3
 
 
 def test_a_malformed_request_in_a_shared_batch_costs_the_others_nothing(make: Callable[..., Bench]) -> None:
-    gate = Gate()
-    bench = make(("gate", Doing(gate)))
-    with ThreadPoolExecutor(8) as pool:
-        first = pool.submit(bench.lane.accept, traces(["first"]))
-        assert gate.entered.wait(10)
-        good = traces(["good"])
-        cut = traces(["cut"])[:-3]
-        bodies = [good, cut, good]
-        rest = [pool.submit(bench.lane.accept, body) for body in bodies]
-        while len(bench.lane.waiting) < len(bodies):
-            pass
-        gate.open.set()
-        verdicts = [future.result(10) for future in rest]
-        assert first.result(10) == Accepted()
-    assert [type(verdict) for verdict in verdicts] == [Accepted, Rejected, Accepted]
-    assert bench.stored() == ["first", "good", "good"]
-
-
-def test_what_waits_is_bounded_by_bytes(make: Callable[..., Bench]) -> None:
-    gate = Gate()
-    bench = make(("gate", Doing(gate)))
-    with ThreadPoolExecutor(4) as pool:
-        first = pool.submit(bench.lane.accept, traces(["first"]))
-        assert gate.entered.wait(10)
-        verdict = bench.lane.accept(b"x" * PENDING_BYTES_MAX)
-        gate.open.set()
-        assert first.result(10) == Accepted()
-    assert isinstance(verdict, RetryLater)
-    assert "wait to be processed" in verdict.reason
-
-
-def test_many_threads_lose_and_double_nothing(make: Callable[..., Bench]) -> None:
     bench = make()
-    names = [f"span-{number}" for number in range(4 * COALESCE_REQUESTS_MAX)]
-    with ThreadPoolExecutor(32) as pool:
-        verdicts = list(pool.map(lambda name: bench.lane.accept(traces([name])), names))
-    assert set(verdicts) == {Accepted()}
-    stored: list[str] = []
-    position = 0
-    while chunk := bench.outbox.read("traces", position, 16 * MIB):
-        stored.extend(span_names(chunk.request))
-        position = chunk.entries[-1].sequence + 1
-    assert sorted(stored) == sorted(names)
+    good = traces(["good"])
+    verdicts = bench.accept(good, traces(["cut"])[:-3], good)
+    assert [type(verdict) for verdict in verdicts] == [Accepted, Rejected, Accepted]
+    assert bench.stored() == ["good", "good"]
+
+
+def test_a_caller_that_went_away_harms_nobody(make: Callable[..., Bench]) -> None:
+    bench = make()
+
+    async def impatient() -> Verdict:
+        gone = asyncio.ensure_future(bench.lane.accept(traces(["gone"])))
+        await asyncio.sleep(0)
+        gone.cancel()
+        return await bench.lane.accept(traces(["stays"]))
+
+    assert asyncio.run(impatient()) == Accepted()
+    assert bench.stored() == ["gone", "stays"]
+
+
+def test_what_waits_is_bounded_by_bytes(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("otel_pipeline.pipeline.PENDING_BYTES_MAX", 500)
+    bench = make()
+    first, second = bench.accept(traces(["x" * 400]), traces(["y" * 400]))
+    assert first == Accepted()
+    assert isinstance(second, RetryLater)
+    assert "wait to be processed" in second.reason
+
+
+def test_a_request_larger_than_the_outbox_is_never_told_to_come_again(make: Callable[..., Bench]) -> None:
+    bench = make()
+    (verdict,) = bench.accept(b"x" * (17 * MIB))
+    assert isinstance(verdict, Rejected)
+
+
+def test_a_full_outbox_refuses_before_the_processors_count_anything(make: Callable[..., Bench]) -> None:
+    sizes: list[int] = []
+    bench = make(("look", Doing(lambda batch: sizes.append(len(batch)))))
+    big = traces(["x" * 900_000])
+    accepted = sum(isinstance(bench.accept(big)[0], Accepted) for _ in range(25))
+    assert len(sizes) == accepted < 25
+
+
+def test_a_request_crowded_out_by_its_neighbours_may_come_again(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crowded(part: Part) -> bool:
+        return part.items == 1
+
+    bench = make()
+    real = Pipeline.process
+
+    def process(self: Pipeline, bodies: Sequence[bytes]) -> tuple[Addition, list[Part]]:
+        addition, parts = real(self, bodies)
+        for part in parts:
+            part.crowded_out = crowded(part)
+        return addition, parts
+
+    monkeypatch.setattr(Pipeline, "process", process)
+    first, second = bench.accept(traces(["a", "b"]), traces(["c"]))
+    assert first == Accepted()
+    assert isinstance(second, RetryLater)
 
 
 def test_one_receiver_can_feed_several_pipelines_all_or_none(tmp_path: Path) -> None:
@@ -259,7 +303,7 @@ def test_one_receiver_can_feed_several_pipelines_all_or_none(tmp_path: Path) -> 
         Pipeline("traces/raw", Signal.TRACES, [], stats),
     ]
     lane = path.lane("otlp", "grpc", Signal.TRACES, pipelines)
-    assert lane.accept(traces(["a"])) == Accepted()
+    assert asyncio.run(lane.accept(traces(["a"]))) == Accepted()
     assert outbox.read("traces", 0, MIB) is None
     raw = outbox.read("traces/raw", 0, MIB)
     assert raw is not None
@@ -275,7 +319,7 @@ def test_logs_and_metrics_take_the_same_way(tmp_path: Path, signal: Signal, body
     outbox = Outbox(tmp_path, {"one": (signal.word, ["sink"])}, bytes_max=16 * MIB, sync="off")
     path = DataPath(outbox, stats, lambda: False)
     lane = path.lane("otlp", "http", signal, [Pipeline("one", signal, [], stats)])
-    assert lane.accept(body) == Accepted()
+    assert asyncio.run(lane.accept(body)) == Accepted()
     chunk = outbox.read("one", 0, MIB)
     assert chunk is not None
     assert (chunk.request, chunk.entries[0].items) == (body, items)
