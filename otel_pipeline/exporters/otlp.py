@@ -121,7 +121,7 @@ def translate(error: Any) -> DeliveryError:  # grpc's RpcError is a Call, too, w
     delay_s = _retry_delay_s(error.trailing_metadata() or ())
     if code in RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay_s is not None):
         return Unavailable(reason, delay_s)
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and not (error.details() or "").startswith("CLIENT:"):
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "CLIENT: Received message larger" not in reason:
         return TooLarge(reason)  # without a delay it is the size in nearly every server; a half tells
     return Refused(reason)  # X2: so is an answer that our own side found too large
 

@@ -12,9 +12,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from otel_pipeline.wire.values import any_value
 from tests.benchmarks.payloads import SpanRequests
+from tests.benchmarks.process import free_ports
 from tests.e2e.gateway import Client, Gateway, Ports, Sink, configuration, to_sink
 from tests.e2e.support import HOST, REPOSITORY, Launcher, Server, environment, get, peer, python, until
-from tests.benchmarks.process import free_ports
 
 START_NS = 1_795_294_144_000_000_000
 TYPICAL = REPOSITORY / "tests" / "e2e" / "collector.yaml"
@@ -44,7 +44,12 @@ def request() -> ExportTraceServiceRequest:
 
 
 def _fill(span: Span, number: int, name: str) -> None:
-    span.name, span.kind, span.trace_state, span.flags = name, Span.SpanKind.ValueType(1 + number % 5), "vendor=1", 0x101
+    span.name, span.kind, span.trace_state, span.flags = (
+        name,
+        Span.SpanKind.ValueType(1 + number % 5),
+        "vendor=1",
+        0x101,
+    )
     span.trace_id, span.span_id = number.to_bytes(16, "big"), number.to_bytes(8, "big")
     span.parent_span_id = (number - 1).to_bytes(8, "big") if number > 1 else b""
     span.start_time_unix_nano, span.end_time_unix_nano = START_NS + number, START_NS + number * 1_000_000

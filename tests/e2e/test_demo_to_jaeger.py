@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from otel_pipeline.demo import producer
 from otel_pipeline.demo.environment import PORTS, Environment, prepare
 from otel_pipeline.demo.redis_server import redis_server
 from otel_pipeline.demo.spans import Reading, Span, read
-from tests.benchmarks.process import free_ports
+from tests.benchmarks.process import accepts_connections, free_ports
 from tests.e2e.gateway import Balance, balances
 from tests.e2e.support import HOST, JaegerApi, Json, Launcher, Prometheus, Server, get, peer, python, until
 
@@ -86,7 +87,7 @@ def _start_worker(launcher: Launcher, environment: Environment, redis_url: str) 
     comfyui, tts = free_ports(2)
     for name, port in (("comfyui", comfyui), ("tts", tts)):
         server = launcher.start(name, python(f"otel_pipeline.demo.{name}", "--port", str(port)))
-        server.wait_until(lambda port=port: get(f"http://{HOST}:{port}/")[0], "listening")
+        server.wait_until(partial(accepts_connections, port), "listening")
     services = {
         "REDIS_URL": redis_url,
         "COMFYUI_URL": f"http://{HOST}:{comfyui}",

@@ -10,8 +10,8 @@ from typing import Any
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import RetryInfo
-from google.rpc.status_pb2 import Status
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # generated without types
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from tests.benchmarks.process import free_ports
 from tests.e2e.gateway import Client, Gateway, Ports, Sink, configuration, run_to_end, to_sink

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,22 @@ class RememberingEntrance:
         """Keep the body."""
         self.bodies.append(body)
         return self._verdicts.pop(0) if len(self._verdicts) > 1 else self._verdicts[0]
+
+
+class MeetingEntrance:
+    """An entrance whose callers wait until so many are in."""
+
+    def __init__(self, callers: int) -> None:
+        self._missing = callers
+        self._complete = asyncio.Event()
+
+    async def accept(self, _: bytes) -> Verdict:
+        """Wait for the others."""
+        self._missing -= 1
+        if self._missing == 0:
+            self._complete.set()
+        await asyncio.wait_for(self._complete.wait(), 20)
+        return Accepted()
 
 
 class RememberingExporter:

@@ -48,7 +48,7 @@ class Backend:
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
-            ("grpc.internal.per_message_decompression", int(not raw)),
+            ("grpc.per_message_decompression", int(not raw)),
         ]
         self.server = grpc.server(self._pool, options=options)
         for signal in Signal:

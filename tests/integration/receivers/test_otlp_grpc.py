@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -27,7 +28,7 @@ from otel_pipeline.receivers.otlp_grpc import OtlpGrpcServer
 from otel_pipeline.settings import TlsServer
 from otel_pipeline.stats import Stats
 from otel_pipeline.wire.signal import Signal
-from tests.support.fakes import RememberingEntrance
+from tests.support.fakes import MeetingEntrance, RememberingEntrance
 from tests.support.net import Certificates, PeakMemory, context, free_endpoint
 from tests.support.otlp import logs, metrics, span_names, traces
 
@@ -46,7 +47,10 @@ class Served:
 
     def __init__(self, stack: ExitStack, entrances: Mapping[Signal, Entrance], **settings: Any) -> None:
         self.endpoint = free_endpoint()
-        self.server = OtlpGrpcServer(GrpcConfig(endpoint=self.endpoint, **settings), entrances)
+        self.loop = HttpHost()
+        self.loop.start()
+        stack.callback(self.loop.stop)
+        self.server = OtlpGrpcServer(GrpcConfig(endpoint=self.endpoint, **settings), entrances, self.loop)
         self.server.start()
         stack.callback(self.server.stop, 0.0)
         self.channel = stack.enter_context(grpc.insecure_channel(self.endpoint))
@@ -114,19 +118,8 @@ def test_G9_a_partial_success_says_how_many_and_why(signal: Signal) -> None:
     assert partial.error_message == "bad ids; 16 bytes are allowed"
 
 
-class Meeting:
-    """An entrance whose callers wait until so many are in."""
-
-    def __init__(self, callers: int) -> None:
-        self._barrier = threading.Barrier(callers)
-
-    def accept(self, _: bytes) -> Verdict:
-        self._barrier.wait(TIMEOUT_S)
-        return Accepted()
-
-
 def test_G5_calls_are_served_at_the_same_time(serve: Callable[..., Served]) -> None:
-    served = serve(Meeting(16))
+    served = serve(MeetingEntrance(16))
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(served.export, [traces()] * 16)) == [b""] * 16
 
@@ -179,9 +172,9 @@ def test_G11_malformed_bytes_are_refused_with_the_offset_and_the_next_request_is
     path = DataPath(outbox, stats, lambda: False)
     with ExitStack() as stack:
         stack.callback(outbox.close)
-        stack.callback(path.stop)
         lane = path.lane("otlp", "grpc", Signal.TRACES, [Pipeline("traces", Signal.TRACES, [], stats)])
         served = Served(stack, {Signal.TRACES: lane})
+        stack.callback(lambda: served.loop.run(path.stop()))
         error = served.refused(traces(["broken"]) + b"\x0a\xff")
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert f"at byte {len(traces(['broken'])) + 1}" in error.details()
@@ -203,7 +196,7 @@ def test_G11_a_rejection_is_final_and_says_why(serve: Callable[..., Served]) -> 
 
 def test_G11_a_fault_of_our_own_costs_the_sender_no_data(serve: Callable[..., Served]) -> None:
     class Faulty:
-        def accept(self, _: bytes) -> Verdict:
+        async def accept(self, _: bytes) -> Verdict:
             raise ZeroDivisionError
 
     error = serve(Faulty()).refused(traces())
@@ -273,9 +266,7 @@ def secure_export(endpoint: str, certificates: Certificates, *, as_client: bool)
     return answer
 
 
-def test_tls_serves_clients_that_trust_the_authority(
-    serve: Callable[..., Served], certificates: Certificates
-) -> None:
+def test_tls_serves_clients_that_trust_the_authority(serve: Callable[..., Served], certificates: Certificates) -> None:
     tls = TlsServer(cert_file=certificates.cert_file, key_file=certificates.key_file)
     served = serve(tls=tls)
     assert secure_export(served.endpoint, certificates, as_client=False) == b""
@@ -295,16 +286,18 @@ def test_mutual_tls_serves_clients_with_a_certificate_only(
 
 def test_a_taken_port_is_an_error_that_names_the_address(serve: Callable[..., Served]) -> None:
     served = serve()
-    second = OtlpGrpcServer(GrpcConfig(endpoint=served.endpoint), {})
+    second = OtlpGrpcServer(GrpcConfig(endpoint=served.endpoint), {}, served.loop)
     with pytest.raises(OSError, match=served.endpoint):
         second.start()
     second.stop(0.0)
 
 
-def test_a_certificate_that_is_missing_is_named(tmp_path: Path, certificates: Certificates) -> None:
+def test_a_certificate_that_is_missing_is_named(
+    serve: Callable[..., Served], tmp_path: Path, certificates: Certificates
+) -> None:
     missing = str(tmp_path / "missing.pem")
     tls = TlsServer(cert_file=missing, key_file=certificates.key_file)
-    server = OtlpGrpcServer(GrpcConfig(endpoint=free_endpoint(), tls=tls), {})
+    server = OtlpGrpcServer(GrpcConfig(endpoint=free_endpoint(), tls=tls), {}, serve().loop)
     with pytest.raises(OSError, match="missing.pem"):
         server.start()
     server.stop(0.0)
@@ -314,9 +307,9 @@ def test_stop_ends_running_calls_and_may_be_called_twice(serve: Callable[..., Se
     inside, release = threading.Event(), threading.Event()
 
     class Slow:
-        def accept(self, _: bytes) -> Verdict:
+        async def accept(self, _: bytes) -> Verdict:
             inside.set()
-            assert release.wait(TIMEOUT_S)
+            assert await asyncio.to_thread(release.wait, TIMEOUT_S)
             return Accepted()
 
     served = serve(Slow())
@@ -336,6 +329,7 @@ def test_the_receiver_starts_and_stops_the_protocols_that_are_configured() -> No
     entrance = RememberingEntrance()
     config = OtlpReceiver.Config(protocols=Protocols(grpc=GrpcConfig(endpoint=endpoint)))
     http = HttpHost()
+    http.start()
     receiver = OtlpReceiver(config, context(http), {"grpc": {Signal.LOGS: entrance}, "http": {}})
     receiver.start()
     with grpc.insecure_channel(endpoint) as channel:

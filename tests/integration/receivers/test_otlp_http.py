@@ -26,7 +26,7 @@ from otel_pipeline.receivers.otlp_http import OtlpHttpServer
 from otel_pipeline.settings import TlsServer
 from otel_pipeline.wire import otlp_json
 from otel_pipeline.wire.signal import Signal
-from tests.support.fakes import RememberingEntrance
+from tests.support.fakes import MeetingEntrance, RememberingEntrance
 from tests.support.net import Certificates, PeakMemory, context, free_endpoint
 from tests.support.otlp import logs, metrics, span_names, traces
 
@@ -342,7 +342,7 @@ def test_H9_a_fault_of_our_own_costs_the_sender_no_data(
     serve: Callable[..., Served], caplog: pytest.LogCaptureFixture
 ) -> None:
     class Faulty:
-        def accept(self, _: bytes) -> Verdict:
+        async def accept(self, _: bytes) -> Verdict:
             raise ZeroDivisionError
 
     answer = serve(Faulty()).post(traces())
@@ -364,14 +364,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_disturbs_nobody(serve: C
 
 
 def test_requests_are_served_at_the_same_time(serve: Callable[..., Served]) -> None:
-    barrier = threading.Barrier(16)
-
-    class Meeting:
-        def accept(self, _: bytes) -> Verdict:
-            barrier.wait(TIMEOUT_S)
-            return Accepted()
-
-    served = serve(Meeting())
+    served = serve(MeetingEntrance(16))
     with ThreadPoolExecutor(16) as pool:
         assert [answer.status for answer in pool.map(served.post, [traces()] * 16)] == [200] * 16
 
@@ -410,9 +403,7 @@ def test_without_cors_no_origin_gets_permission(serve: Callable[..., Served]) ->
 
 
 @pytest.mark.parametrize(("path", "status"), [("/v1/traces", 200), ("/v1/nothing", 404)])
-def test_answers_to_an_allowed_origin_may_be_read_by_it(
-    serve: Callable[..., Served], path: str, status: int
-) -> None:
+def test_answers_to_an_allowed_origin_may_be_read_by_it(serve: Callable[..., Served], path: str, status: int) -> None:
     answer = serve(cors=CORS).post(traces(), {**PROTOBUF, "Origin": "https://a.example.com"}, path)
     assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (status, "https://a.example.com")
 
@@ -425,9 +416,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("tls"))
 
 
-def test_tls_serves_clients_that_trust_the_authority(
-    serve: Callable[..., Served], certificates: Certificates
-) -> None:
+def test_tls_serves_clients_that_trust_the_authority(serve: Callable[..., Served], certificates: Certificates) -> None:
     served = serve(tls=TlsServer(cert_file=certificates.cert_file, key_file=certificates.key_file))
     trusting = ssl.create_default_context(cafile=certificates.ca_file)
     assert served.post(traces(), tls=trusting).status == 200
@@ -462,7 +451,7 @@ def test_stop_lets_requests_end_and_may_be_called_twice(serve: Callable[..., Ser
     inside, release = threading.Event(), threading.Event()
 
     class Slow:
-        def accept(self, _: bytes) -> Verdict:
+        async def accept(self, _: bytes) -> Verdict:
             inside.set()
             assert release.wait(TIMEOUT_S)
             return Accepted()
