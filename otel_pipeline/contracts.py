@@ -134,8 +134,10 @@ class Exporter(Protocol):
     Law: when `deliver` returns, the backend has taken the batch; when it raises, the error says whether to try again.
     """
 
-    request_bytes_max: int
-    """How large a request the sender may merge; a single batch above it is split."""
+    @property
+    def request_bytes_max(self) -> int:
+        """How large a request the sender may merge; a single batch of more than twice the size is split."""
+        ...
 
     def deliver(self, signal: Signal, request: bytes) -> int:
         """Returns how many items the backend rejected (partial success). Raises Refused, TooLarge, Unavailable."""

@@ -20,7 +20,7 @@ from otel_pipeline.errors import OtelPipelineError
 from otel_pipeline.exporters.sender import Batching, Sender
 from otel_pipeline.exposition.families import Exposition
 from otel_pipeline.http_host import HttpHost
-from otel_pipeline.limits import COALESCE_BYTES_MAX, DRAIN_S, STOP_GRACE_S
+from otel_pipeline.limits import COALESCE_BYTES_MAX, DRAIN_S, EXPORT_ITEMS_MIN, EXPORT_WAIT_S, STOP_GRACE_S
 from otel_pipeline.memory import MemoryWatch
 from otel_pipeline.outbox import Outbox
 from otel_pipeline.pipeline import DataPath, Pipeline
@@ -120,7 +120,7 @@ class Gateway:
             if settings.type == "batch":
                 batch = settings.config
                 return Batching(batch.send_batch_size, batch.timeout, batch.send_batch_max_size)
-        return Batching()
+        return Batching(EXPORT_ITEMS_MIN, EXPORT_WAIT_S)
 
     def _context(self, component_id: str) -> Context:
         return Context(component_id, self._stats, self._exposition, self._http)

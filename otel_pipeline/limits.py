@@ -49,12 +49,17 @@ RETRY_DELAY_S: Final = 1.0
 """What a refused sender is told. The Python SDK drops a batch at once if the delay exceeds what is left of its 10 s."""
 
 GRPC_CALLS_MAX: Final = 1024
-"""Calls under way or queued; behind that the server answers RESOURCE_EXHAUSTED without reading the message."""
+"""Calls of one signal under way at one time; one more is told to come again."""
 
 EXPORT_BYTES_MAX: Final = 1024 * 1024
 """Entries are merged up to this size: the cost of a call is small by then, and every server takes it (grpc's default:
 4 MiB).
 """
+
+EXPORT_ITEMS_MIN: Final = 2048
+EXPORT_WAIT_S: Final = 0.05
+"""A sender waits so long for so many items before it sends fewer, unless a `batch` processor says otherwise. They are in
+the outbox and acknowledged by then; a call for each small batch would cost more than all the rest."""
 
 ENTRIES_MERGED_MAX: Final = 256
 """Entries in one merged request."""

@@ -36,6 +36,8 @@ ENQUEUE_S_MAX: Final = 60.0
 JOB_S_MAX: Final = 15.0
 """For each job; a usual one takes about two seconds."""
 TRACES_S_MAX: Final = 20.0
+TRACES_RUNNING_S_MAX: Final = 3.0
+"""The same while the worker goes on: it polls Redis, so the file of the traces never rests."""
 QUIET_S: Final = 1.5
 """The traces are complete when their file has not grown for so long: longer than the delays of all exporters."""
 POLL_S: Final = 0.1
@@ -78,7 +80,7 @@ class _Demo:
             await self.wait_for_jobs(worker, expected)
             if not keep_running:
                 await asyncio.to_thread(worker.stop)
-            await self.draw_traces(gateway)
+            await self.draw_traces(gateway, TRACES_RUNNING_S_MAX if keep_running else TRACES_S_MAX)
             self.say_where_to_look(keep_running=keep_running)
             if keep_running:
                 await asyncio.Event().wait()
@@ -139,9 +141,9 @@ class _Demo:
                         self.say_result(job_id, open_ids.pop(job_id), status)
                 await asyncio.sleep(POLL_S)
 
-    async def draw_traces(self, gateway: Child) -> None:
+    async def draw_traces(self, gateway: Child, patience_s: float) -> None:
         file = self.environment.folder / "traces.jsonl"
-        if not await _stops_growing(file):
+        if not await _stops_growing(file, patience_s):
             raise gateway.failure(f"wrote no traces to {file}")
         with file.open(encoding="utf-8") as lines:
             self.say("\n" + tree.render(lines, TRACES_DRAWN) + "\n")
@@ -204,9 +206,9 @@ async def _answers(http: ClientSession, url: str) -> bool:
         return False
 
 
-async def _stops_growing(file: Path) -> bool:
+async def _stops_growing(file: Path, patience_s: float) -> bool:
     """Whether the file got content, once it has not grown for a while or time is up."""
-    deadline_s, size, since_s = time.monotonic() + TRACES_S_MAX, 0, time.monotonic()
+    deadline_s, size, since_s = time.monotonic() + patience_s, 0, time.monotonic()
     while time.monotonic() < deadline_s and not (size and time.monotonic() - since_s > QUIET_S):
         await asyncio.sleep(POLL_S)
         grown = file.stat().st_size if file.exists() else 0

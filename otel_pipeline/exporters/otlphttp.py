@@ -179,7 +179,8 @@ class OtlpHttpExporter:
         if self._config.encoding == "proto":
             with suppress(DecodeError):
                 text = Status.FromString(answer).message
-        return (text or answer[: REASON_CHARS_MAX * 4].decode(errors="replace"))[:REASON_CHARS_MAX]
+        text = text or answer[: REASON_CHARS_MAX * 4].decode(errors="replace")
+        return " ".join(text.split())[:REASON_CHARS_MAX]
 
 
 def delay_s(retry_after: str | None, now_s: float | None = None) -> float | None:

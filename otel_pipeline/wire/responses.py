@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import DecodeError
 
@@ -11,12 +11,15 @@ if TYPE_CHECKING:
 
     from otel_pipeline.wire.signal import Signal
 
+REASON_CHARS_MAX: Final = 1024
+"""So that an answer stays far below the 4 MiB that OTLP allows (G6, H6)."""
+
 
 def partial_success(signal: Signal, rejected: int, reason: str) -> Message:
     """An Export response that says how many items were not taken and why."""
     response = signal.value.response()
     setattr(response.partial_success, signal.value.rejected_field, rejected)  # type: ignore[attr-defined]
-    response.partial_success.error_message = reason  # type: ignore[attr-defined]
+    response.partial_success.error_message = reason[:REASON_CHARS_MAX]  # type: ignore[attr-defined]
     return response
 
 

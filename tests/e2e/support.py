@@ -1,4 +1,4 @@
-"""Real processes for the end-to-end tests: on free loopback ports, stopped by their own pid, their logs kept for failures."""
+"""Real processes for the end-to-end tests: on free loopback ports, stopped by their own pid, logs kept for failures."""
 
 from __future__ import annotations
 

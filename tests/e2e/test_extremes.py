@@ -1,4 +1,4 @@
-"""What no test bed sends and every platform does one day: huge values and requests, browsers, a backend that is killed."""
+"""What no test bed sends and every platform does one day: huge requests, browsers, a backend that is killed."""
 
 from __future__ import annotations
 

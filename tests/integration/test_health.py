@@ -49,7 +49,8 @@ def probe(host: HttpHost) -> Callable[..., tuple[int, Any]]:
 
 def test_livez_is_200_in_every_state(probe: Callable[..., tuple[int, Any]]) -> None:
     health = Health()
-    for change in (lambda: None, health.ready, health.stopping):
+    assert probe(health, "/livez") == (200, {"status": "alive"})
+    for change in (health.ready, health.stopping):
         change()
         assert probe(health, "/livez") == (200, {"status": "alive"})
 
@@ -90,6 +91,7 @@ def test_a_part_is_asked_once_a_probe_so_that_answer_and_status_agree() -> None:
 def test_the_path_can_be_configured(probe: Callable[..., tuple[int, Any]], configured: str) -> None:
     health = Health()
     health.ready()
+    assert HealthCheck.Config(path=configured).path == configured
     assert probe(health, configured, configured)[0] == 200
     assert probe(health, "/readyz", configured)[0] == 200
     assert probe(health, "/", configured)[0] == 404

@@ -23,7 +23,8 @@ from otel_pipeline.contracts import Accepted, Rejected, RetryLater
 from otel_pipeline.http_host import HttpHost
 from otel_pipeline.outbox import Outbox
 from otel_pipeline.pipeline import DataPath, Pipeline
-from otel_pipeline.receivers.otlp import GrpcConfig, OtlpReceiver, Protocols
+from otel_pipeline.receivers import otlp_grpc
+from otel_pipeline.receivers.otlp import GrpcConfig, HttpConfig, OtlpReceiver, Protocols
 from otel_pipeline.receivers.otlp_grpc import OtlpGrpcServer
 from otel_pipeline.settings import TlsServer
 from otel_pipeline.stats import Stats
@@ -56,7 +57,8 @@ class Served:
         self.channel = stack.enter_context(grpc.insecure_channel(self.endpoint))
 
     def export(self, body: bytes, signal: Signal = Signal.TRACES, **options: Any) -> bytes:
-        answer = self.channel.unary_unary(f"/{signal.value.service}/Export")(body, timeout=TIMEOUT_S, **options)
+        call: Any = self.channel.unary_unary(f"/{signal.value.service}/Export")
+        answer = call(body, timeout=TIMEOUT_S, **options)
         assert isinstance(answer, bytes)
         return answer
 
@@ -218,6 +220,31 @@ def test_G12_later_means_unavailable_with_the_delay_in_both_trailers(serve: Call
     assert detail == info
 
 
+def test_G12_one_call_too_many_is_told_to_come_again(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(otlp_grpc, "GRPC_CALLS_MAX", 2)
+    inside, release = threading.Semaphore(0), threading.Event()
+
+    class Slow:
+        async def accept(self, _: bytes) -> Verdict:
+            inside.release()
+            assert await asyncio.to_thread(release.wait, TIMEOUT_S)
+            return Accepted()
+
+    served = serve(Slow())
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(served.export, traces()) for _ in range(2)]
+        for _ in calls:
+            assert inside.acquire(timeout=TIMEOUT_S)
+        error = served.refused(traces())
+        release.set()
+        assert [call.result(TIMEOUT_S) for call in calls] == [b"", b""]
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert "google.rpc.retryinfo-bin" in trailers(error)
+    assert served.export(traces()) == b""
+
+
 # -- real workers ------------------------------------------------------------------------------------------------------
 
 
@@ -261,7 +288,8 @@ def secure_export(endpoint: str, certificates: Certificates, *, as_client: bool)
     key = Path(certificates.client_key_file).read_bytes() if as_client else None
     chain = Path(certificates.client_cert_file).read_bytes() if as_client else None
     with grpc.secure_channel(endpoint, grpc.ssl_channel_credentials(ca, key, chain)) as channel:
-        answer = channel.unary_unary(f"/{Signal.TRACES.value.service}/Export")(traces(), timeout=TIMEOUT_S)
+        call: Any = channel.unary_unary(f"/{Signal.TRACES.value.service}/Export")
+        answer = call(traces(), timeout=TIMEOUT_S)
     assert isinstance(answer, bytes)
     return answer
 
@@ -281,7 +309,7 @@ def test_mutual_tls_serves_clients_with_a_certificate_only(
     assert secure_export(served.endpoint, certificates, as_client=True) == b""
     with pytest.raises(grpc.RpcError) as caught:
         secure_export(served.endpoint, certificates, as_client=False)
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]  # it is a Call, too
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_a_taken_port_is_an_error_that_names_the_address(serve: Callable[..., Served]) -> None:
@@ -333,11 +361,16 @@ def test_the_receiver_starts_and_stops_the_protocols_that_are_configured() -> No
     receiver = OtlpReceiver(config, context(http), {"grpc": {Signal.LOGS: entrance}, "http": {}})
     receiver.start()
     with grpc.insecure_channel(endpoint) as channel:
-        channel.unary_unary(f"/{Signal.LOGS.value.service}/Export")(logs(), timeout=TIMEOUT_S)
+        call: Any = channel.unary_unary(f"/{Signal.LOGS.value.service}/Export")
+        call(logs(), timeout=TIMEOUT_S)
     receiver.stop(0.0)
     receiver.stop(0.0)
     http.stop()
     assert entrance.bodies == [logs()]
+
+
+def test_G13_H15_the_ports_are_those_of_otlp_on_loopback_by_default() -> None:
+    assert (GrpcConfig().endpoint, HttpConfig().endpoint) == ("127.0.0.1:4317", "127.0.0.1:4318")
 
 
 def test_a_receiver_without_protocols_is_a_mistake() -> None:

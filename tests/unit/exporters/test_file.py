@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., FileExporter]]:
     host = HttpHost()
@@ -75,7 +74,7 @@ def test_compressed_requests_are_members_of_one_gzip_file(tmp_path: Path, make: 
 
 @pytest.mark.parametrize(("append", "left"), [(False, [["b"]]), (True, [["a"], ["b"]])])
 def test_a_new_start_begins_anew_or_continues(
-    tmp_path: Path, make: Callable[..., FileExporter], append: bool, left: list[list[str]]
+    tmp_path: Path, make: Callable[..., FileExporter], *, append: bool, left: list[list[str]]
 ) -> None:
     for name in "ab":
         exporter = make(append=append)
@@ -110,7 +109,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("append", [False, True])
 def test_a_full_disk_is_for_later_and_leaves_no_half_record(
-    tmp_path: Path, make: Callable[..., FileExporter], append: bool
+    tmp_path: Path, make: Callable[..., FileExporter], *, append: bool
 ) -> None:
     exporter = make(append=append)
     exporter.deliver(Signal.TRACES, traces(["a"]))
