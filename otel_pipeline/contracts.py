@@ -144,7 +144,7 @@ class Exporter(Protocol):
         ...
 
     def close(self) -> None:
-        """Give up connections and files."""
+        """Give up connections and files. A `deliver` under way, in the sender's thread, ends soon after."""
         ...
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import gc
 import logging
 import signal as signals
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SIGNALS: Final = frozenset({signals.SIGTERM, signals.SIGINT, signals.SIGHUP})
 TRANSPORTS: Final = ("grpc", "http")
 MIB: Final = 1024 * 1024
 
@@ -184,10 +184,8 @@ class Gateway:
 
 def run(config: GatewayConfig, data_dir: Path) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
-    wanted = threading.Event()
-    for number in (signals.SIGTERM, signals.SIGINT):
-        signals.signal(number, lambda *_: wanted.set())
-    signals.signal(signals.SIGHUP, lambda *_: log.warning("SIGHUP: a new configuration needs a restart"))
+    # Before any thread exists, so that all inherit the mask: a signal that one of grpc's threads took would be lost.
+    signals.pthread_sigmask(signals.SIG_BLOCK, SIGNALS)
     for warning in config.warnings:
         log.warning("%s", warning)
     try:
@@ -198,7 +196,8 @@ def run(config: GatewayConfig, data_dir: Path) -> int:
     try:
         gateway.start()
         log.info("ready: %s", ", ".join(sorted(config.pipelines)))
-        wanted.wait()
+        while signals.sigwait(SIGNALS) is signals.SIGHUP:
+            log.warning("SIGHUP: a new configuration needs a restart")
         log.info("stopping: draining for up to %.0f s", DRAIN_S)
     except OSError as error:
         log.error("cannot start: %s", error)  # noqa: TRY400

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import gzip
 import logging
 import math
 import ssl
 import time
+from concurrent.futures import CancelledError
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 import aiohttp
 from google.protobuf.message import DecodeError
@@ -98,6 +100,7 @@ class OtlpHttpExporter:
         self._quiet = Quiet(log)
         self._http = context.http
         self._clock = context.clock
+        self._under_way: asyncio.Task[Any] | None = None
         self._tls = _tls(config.tls)
         self._timeout = aiohttp.ClientTimeout(total=config.timeout)
         self._headers = {name: value.get_secret_value() for name, value in config.headers.items()}
@@ -116,11 +119,20 @@ class OtlpHttpExporter:
             raise TooLarge(f"{len(body)} bytes, {REQUEST_BYTES_MAX} are allowed")
         if self._config.compression == "gzip":
             body = gzip.compress(body, GZIP_LEVEL)
-        status, retry_after, answer = self._http.run(self._post(url, body))
+        try:
+            status, retry_after, answer = self._http.run(self._post(url, body))
+        except CancelledError:
+            raise Unavailable(f"{url}: cut off, the gateway stops") from None
         return self._judge(signal, status, retry_after, answer)
 
     def close(self) -> None:
-        """Nothing of its own: the client is the gateway's."""
+        """Cut off a request under way. The client is the gateway's."""
+        if self._http.running:
+            self._http.run(self._cut_off())
+
+    async def _cut_off(self) -> None:
+        if self._under_way:
+            self._under_way.cancel()
 
     def _encoded(self, signal: Signal, request: bytes) -> bytes:
         if self._config.encoding == "proto":
@@ -131,6 +143,7 @@ class OtlpHttpExporter:
             raise Refused(f"cannot be written as JSON: {error}") from error
 
     async def _post(self, url: str, body: bytes) -> tuple[int, str | None, bytes]:
+        self._under_way = asyncio.current_task()
         try:
             async with self._http.session().post(
                 url,
@@ -149,6 +162,8 @@ class OtlpHttpExporter:
                 return response.status, response.headers.get("Retry-After"), bytes(answer)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"{url}: {type(error).__name__} {error}") from error
+        finally:
+            self._under_way = None
 
     def _judge(self, signal: Signal, status: int, retry_after: str | None, answer: bytes) -> int:
         if 200 <= status < 300:

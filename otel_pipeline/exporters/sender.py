@@ -37,7 +37,6 @@ IDLE_S: Final = 5.0
 """How long to sleep at most when there is nothing to do; an arrival wakes the thread."""
 OVERSIZE: Final = 2
 """A batch of so many times the exporter's size is split first; a full one with attributes added goes as it is."""
-NEVER: Final = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class Stream:
         self.position = position
         self.due_s = 0.0
         self.awaited = position  # there is nothing to do until the outbox has this entry ...
-        self.gathered_s = NEVER  # ... or the oldest one waited long enough
+        self.gathered_s = math.inf  # ... or the oldest one waited long enough
         self._delay_s = retry.initial_interval
 
     def postpone(self, asked_s: float | None, now_s: float, jitter: Callable[[float, float], float]) -> float:
@@ -104,7 +103,7 @@ class Sender:
         self._quiet = Quiet(log)
         self._stopping = threading.Event()
         self._closed = False
-        self._deadline_s = NEVER
+        self._deadline_s = math.inf
         self._thread = threading.Thread(target=self._run, name=f"send-{exporter_id}")
         self._attempts = {
             outcome: stats.attempts.labels(exporter_id, outcome) for outcome in ("ok", "retry", "refused", "too_large")
@@ -120,21 +119,23 @@ class Sender:
         self._thread.start()
 
     def stop(self, deadline_s: float) -> None:
-        """Deliver what is there until the deadline (monotonic), then end. May be called twice, and without a start."""
+        """Deliver what is there until the deadline (monotonic), cut off what is under way, end. May be called twice."""
         self._deadline_s = deadline_s
         self._stopping.set()
         self._outbox.wake()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(min(max(0.0, deadline_s - self._clock()), threading.TIMEOUT_MAX))
         if not self._closed:
             self._closed = True
             self._exporter.close()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def turn(self) -> bool:
         """Send at most one merged request of each stream that is due; False if there was nothing to do."""
         progress = False
         for stream in self._streams:
-            if stream.due_s <= self._clock():
+            if stream.due_s <= self._clock() and not self._closed:
                 progress = self._advance(stream) or progress
         return progress
 
@@ -174,7 +175,7 @@ class Sender:
         try:
             self._deliver(stream, chunk)
         except Unavailable as error:
-            if stream.retry.enabled:
+            if stream.retry.enabled or self._closed:
                 delay_s = stream.postpone(error.delay_s, self._clock(), self._jitter)
                 self._quiet.warning("exporter %s: %s; next try in %.1f s", self._id, error, delay_s)
                 return False
@@ -195,7 +196,7 @@ class Sender:
     def _must_gather(self, stream: Stream, chunk: Chunk) -> bool:
         """Whether the `batch` settings ask to wait for more; there is no more to wait for if the chunk is full."""
         batching = stream.batching
-        stream.awaited, stream.gathered_s = stream.position, NEVER
+        stream.awaited, stream.gathered_s = stream.position, math.inf
         if not batching.wait_s or self._stopping.is_set() or _items(chunk.entries) >= batching.items_min:
             return False
         left_s = batching.wait_s - (self._wall_clock() - chunk.entries[0].created_ms / 1000)
@@ -221,8 +222,8 @@ class Sender:
                 middle = len(entries) // 2
                 for part in (entries[:middle], entries[middle:]):
                     half = self._read(stream, part[0].sequence, len(part))
-                    if half is not None:
-                        self._deliver(stream, half)
+                    assert half is not None  # it stands in the outbox until it is settled
+                    self._deliver(stream, half)
                 return
             exported, dropped = items - rejected, _lost("rejected_by_backend", rejected)
         self._settle(stream, entries[-1], exported, dropped)
@@ -250,8 +251,7 @@ class Sender:
     def _deliver_parts(
         self, stream: Stream, parts: Sequence[tuple[bytes, int]], splits: int
     ) -> tuple[int, dict[str, int]]:
-        exported = 0
-        dropped: Counter[str] = Counter()
+        exported, dropped = 0, Counter[str]()
         for part, items in parts:
             done, lost = self._deliver_one(stream, part, items, splits - 1)
             exported += done

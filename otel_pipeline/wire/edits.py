@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
@@ -246,7 +247,7 @@ def _resource(payload: bytes, changes: tuple[tuple[str, Scalar | None, str], ...
         for place in reversed(places if value is None else places[1:]):
             del resource.attributes[place]
         if value is not None and places:
-            resource.attributes[places[0]].value.CopyFrom(any_value(value))
+            resource.attributes[places[0]].CopyFrom(KeyValue(key=key, value=any_value(value)))
         elif value is not None:
             resource.attributes.add(key=key).value.CopyFrom(any_value(value))
     return wire_field(RESOURCE_FIELD, resource.SerializeToString())

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 from hypothesis import given
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from otel_pipeline.wire.batch import Batch, Constants, How
@@ -166,7 +167,8 @@ class Twin:
                 continue
             for pair in found[1:]:
                 group.resource.attributes.remove(pair)
-            pair = found[0] if found else group.resource.attributes.add(key=key)
+            pair = found[0] if found else group.resource.attributes.add()
+            pair.CopyFrom(KeyValue(key=key))
             pair.value.CopyFrom(any_value(value))
 
     def _delete_resource(self) -> None:

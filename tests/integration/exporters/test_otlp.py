@@ -277,6 +277,25 @@ def until(done: Callable[[], bool]) -> bool:
     return any(done() or pause.wait(0.01) for _ in range(int(TIMEOUT_S / 0.01)))
 
 
+def test_close_cuts_off_a_call_under_way(bench: Bench) -> None:
+    release = threading.Event()
+
+    def answer(_: grpc.ServicerContext) -> bytes:
+        release.wait(TIMEOUT_S)
+        return b""
+
+    backend = bench.backend()
+    backend.answer = answer
+    exporter = bench.exporter()
+    with ThreadPoolExecutor(1) as pool:
+        delivery = pool.submit(exporter.deliver, Signal.TRACES, traces())
+        assert until(lambda: bool(backend.bodies))
+        exporter.close()
+        with pytest.raises(Unavailable, match="CANCELLED"):
+            delivery.result(TIMEOUT_S / 2)
+        release.set()
+
+
 # -- TLS and addresses -------------------------------------------------------------------------------------------------
 
 

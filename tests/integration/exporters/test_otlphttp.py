@@ -8,6 +8,7 @@ import gzip
 import re
 import ssl
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -356,6 +357,20 @@ def test_tls_with_a_client_certificate(bench: Bench, certificates: Certificates)
     own = {"cert_file": certificates.client_cert_file, "key_file": certificates.client_key_file}
     bench.exporter("https", tls={"ca_file": certificates.ca_file, **own}).deliver(Signal.TRACES, traces())
     assert len(backend.bodies) == 1
+
+
+def test_close_cuts_off_a_request_under_way(bench: Bench) -> None:
+    backend = bench.backend()
+    backend.gate.clear()
+    exporter = bench.exporter()
+    with ThreadPoolExecutor(1) as pool:
+        delivery = pool.submit(exporter.deliver, Signal.TRACES, traces())
+        pause = threading.Event()
+        assert any(backend.bodies or pause.wait(0.01) for _ in range(2000))
+        exporter.close()
+        with pytest.raises(Unavailable, match="cut off"):
+            delivery.result(TIMEOUT_S / 2)
+        backend.gate.set()
 
 
 def test_close_leaves_the_gateways_client_alone(bench: Bench) -> None:

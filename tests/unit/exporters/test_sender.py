@@ -560,6 +560,36 @@ def test_stop_at_its_deadline_leaves_the_rest(bench: Bench, running: Callable[..
     assert totals.queued >= 8
 
 
+class Hanging(RememberingExporter):
+    """Its backend never answers; closing cuts the call off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.cut_off = threading.Event(), threading.Event()
+
+    def deliver(self, *_: Any) -> int:
+        self.inside.set()
+        assert self.cut_off.wait(20.0)
+        raise Unavailable("cut off")
+
+    def close(self) -> None:
+        super().close()
+        self.cut_off.set()
+
+
+@pytest.mark.parametrize("retry", [PLAIN, Retry(enabled=False)])
+def test_stop_cuts_off_a_call_that_outlives_the_deadline_and_drops_nothing(
+    bench: Bench, running: Callable[..., Sender], retry: Retry
+) -> None:
+    exporter = Hanging()
+    sender = running(exporter, retry=retry)
+    bench.append(["a"])
+    assert exporter.inside.wait(20.0)
+    sender.stop(0.0)
+    assert exporter.closed
+    assert bench.totals() == Totals(0, {}, 1)
+
+
 def test_stop_without_a_start_closes_the_exporter(bench: Bench) -> None:
     exporter = RememberingExporter()
     bench.sender(exporter).stop(0.0)
