@@ -58,8 +58,8 @@ EXPORT_BYTES_MAX: Final = 1024 * 1024
 
 EXPORT_ITEMS_MIN: Final = 2048
 EXPORT_WAIT_S: Final = 0.05
-"""A sender waits so long for so many items before it sends fewer, unless a `batch` processor says otherwise. They are in
-the outbox and acknowledged by then; a call for each small batch would cost more than all the rest."""
+"""A sender waits so long for so many items before it sends fewer, unless a `batch` processor says otherwise. They are
+in the outbox and acknowledged by then; a call for each small batch would cost more than all the rest."""
 
 ENTRIES_MERGED_MAX: Final = 256
 """Entries in one merged request."""

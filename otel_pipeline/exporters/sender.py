@@ -14,10 +14,12 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from otel_pipeline.errors import Refused, TooLarge, Unavailable
-from otel_pipeline.limits import ENTRIES_MERGED_MAX, RETRY_ASKED_S_MAX, SPLITS_MAX
+from otel_pipeline.exporters.stream import Stream
+from otel_pipeline.limits import ENTRIES_MERGED_MAX, SPLITS_MAX
 from otel_pipeline.quiet import Quiet
 from otel_pipeline.wire.halves import halves
 
@@ -47,35 +49,6 @@ class Batching:
     wait_s: float = 0.0
     items_max: int = 0
     """At most so many items in a merged request; 0: as many as fit."""
-
-
-class Stream:
-    """One pipeline's stream as this exporter sees it."""
-
-    def __init__(self, pipeline: str, signal: Signal, batching: Batching, retry: Retry, position: int) -> None:
-        self.pipeline: Final = pipeline
-        self.signal: Final = signal
-        self.batching: Final = batching
-        self.retry: Final = retry
-        self.position = position
-        self.due_s = 0.0
-        self.awaited = position  # there is nothing to do until the outbox has this entry ...
-        self.gathered_s = math.inf  # ... or the oldest one waited long enough
-        self._delay_s = retry.initial_interval
-
-    def postpone(self, asked_s: float | None, now_s: float, jitter: Callable[[float, float], float]) -> float:
-        """Wait longer after each failure, at least what the backend asked for; returns the delay."""
-        spread = self.retry.randomization_factor
-        asked_s = min(asked_s or 0.0, RETRY_ASKED_S_MAX)
-        delay_s = max(self._delay_s * jitter(1 - spread, 1 + spread), asked_s)
-        self._delay_s = min(self._delay_s * self.retry.multiplier, self.retry.max_interval)
-        self.due_s = now_s + delay_s
-        return delay_s
-
-    def recovered(self) -> None:
-        """The backend took something: the next failure begins with a short delay again."""
-        self._delay_s = self.retry.initial_interval
-        self.due_s = 0.0
 
 
 class Sender:
@@ -187,11 +160,15 @@ class Sender:
 
     def _read(self, stream: Stream, start: int, entries_max: int = ENTRIES_MERGED_MAX) -> Chunk | None:
         """Entries to merge: within the exporter's size and the `batch` processor's count."""
-        chunk = self._outbox.read(stream.pipeline, start, self._exporter.request_bytes_max, entries_max)
+        bytes_max = self._exporter.request_bytes_max
+        chunk = self._outbox.read(stream.pipeline, start, bytes_max, entries_max)
         items_max = stream.batching.items_max
-        if chunk is None or not items_max or _items(chunk.entries) <= items_max or len(chunk.entries) == 1:
+        if chunk is None or not items_max:
             return chunk
-        return self._read(stream, start, len(chunk.entries) // 2)
+        fitting = sum(items <= items_max for items in accumulate(entry.items for entry in chunk.entries))
+        if len(chunk.entries) <= max(1, fitting):
+            return chunk
+        return self._outbox.read(stream.pipeline, start, bytes_max, max(1, fitting))
 
     def _must_gather(self, stream: Stream, chunk: Chunk) -> bool:
         """Whether the `batch` settings ask to wait for more; there is no more to wait for if the chunk is full."""
@@ -200,12 +177,22 @@ class Sender:
         if not batching.wait_s or self._stopping.is_set() or _items(chunk.entries) >= batching.items_min:
             return False
         left_s = batching.wait_s - (self._wall_clock() - chunk.entries[0].created_ms / 1000)
-        following = chunk.entries[-1].sequence + 1
-        if left_s <= 0 or self._outbox.read(stream.pipeline, following, 0, 1) is not None:
+        if left_s <= 0 or self._is_full(stream, chunk):
             return False
-        stream.awaited = following - 1 + _missing(chunk, batching.items_min, self._exporter.request_bytes_max)
+        missing = _missing(chunk, batching.items_min, self._exporter.request_bytes_max)
+        stream.awaited = chunk.entries[-1].sequence + missing
         stream.gathered_s = self._clock() + left_s
         return True
+
+    def _is_full(self, stream: Stream, chunk: Chunk) -> bool:
+        """Whether the next entry does not fit in; one that would has arrived since the chunk was read."""
+        following = self._outbox.read(stream.pipeline, chunk.entries[-1].sequence + 1, 0, 1)
+        if following is None:
+            return False
+        size = len(chunk.request) + len(following.request)
+        items = _items(chunk.entries) + _items(following.entries)
+        crowded = size > self._exporter.request_bytes_max or 0 < stream.batching.items_max < items
+        return crowded or len(chunk.entries) >= ENTRIES_MERGED_MAX
 
     # -- one request ---------------------------------------------------------------------------------------------------
 

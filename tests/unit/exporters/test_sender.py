@@ -155,9 +155,7 @@ def test_requests_are_merged_up_to_the_configured_items(bench: Bench) -> None:
     exporter = RememberingExporter()
     bench.append(*([str(number)] for number in range(10)))
     turned(bench.sender(exporter, batching=Batching(items_max=4)))
-    delivered = names(exporter)
-    assert max(map(len, delivered)) <= 4
-    assert list(chain.from_iterable(delivered)) == [str(number) for number in range(10)]
+    assert names(exporter) == [["0", "1", "2", "3"], ["4", "5", "6", "7"], ["8", "9"]]
 
 
 def test_an_entry_with_more_than_the_configured_items_is_split(bench: Bench) -> None:
@@ -443,6 +441,35 @@ def test_a_request_that_is_full_does_not_wait_for_more_items(bench: Bench) -> No
     bench.append(["a"], ["b"])
     assert turned(sender) == 1
     assert names(exporter) == [["a"]]
+
+
+def test_a_request_with_all_the_items_allowed_does_not_wait(bench: Bench) -> None:
+    exporter = RememberingExporter()
+    sender = bench.sender(exporter, batching=Batching(items_min=4, wait_s=10.0, items_max=4))
+    bench.append(["a", "b", "c"], ["d", "e"])
+    assert turned(sender) == 1
+    assert names(exporter) == [["a", "b", "c"]]
+
+
+def test_an_entry_that_arrives_while_the_sender_decides_is_gathered_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter = RememberingExporter()
+    sender = bench.sender(exporter, batching=GATHER)
+    bench.append(["a"])
+    read = bench.outbox.read
+
+    def read_then_append(*which: Any) -> Any:
+        chunk = read(*which)
+        bench.append(["b"])
+        return chunk
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.outbox, "read", read_then_append)
+        assert not sender.turn()
+    bench.append(["c"])
+    assert turned(sender) == 1
+    assert names(exporter) == [["a", "b", "b", "c"]]
 
 
 def test_without_a_time_nothing_waits(bench: Bench) -> None:
