@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Final
 
@@ -23,6 +24,7 @@ GATEWAY_PACKAGES: Final = (
 
 def main() -> None:
     """Runs the command line and exits: with 2 if the gateway is not installed."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts a thread a core for algebra that nobody does here
     try:
         from otel_pipeline.commands import command_line  # noqa: PLC0415  the worker's install lacks what it imports
 

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from otel_pipeline.event_loop import EventLoop
     from otel_pipeline.exposition.families import Exposition
-    from otel_pipeline.http_host import HttpHost
     from otel_pipeline.stats import Stats
     from otel_pipeline.wire.batch import Batch
     from otel_pipeline.wire.signal import Signal
@@ -46,8 +46,8 @@ class Context:
     """Counters about the gateway itself, on port 8888."""
     exposition: Exposition
     """Metrics about the telemetry that passes, on port 8889."""
-    http: HttpHost
-    """Where to serve HTTP and where the HTTP client lives."""
+    loop: EventLoop
+    """Where servers run and where the HTTP client lives."""
     clock: Callable[[], float] = field(default=time.time)
     """Seconds since 1970."""
 

@@ -16,9 +16,9 @@ from prometheus_client.exposition import choose_encoder
 from otel_pipeline import health
 from otel_pipeline.contracts import Context, Processor
 from otel_pipeline.errors import OtelPipelineError
+from otel_pipeline.event_loop import EventLoop
 from otel_pipeline.exporters.sender import Batching, Sender
 from otel_pipeline.exposition.families import Exposition
-from otel_pipeline.http_host import HttpHost
 from otel_pipeline.limits import COALESCE_BYTES_MAX, DRAIN_S, EXPORT_ITEMS_MIN, EXPORT_WAIT_S, STOP_GRACE_S
 from otel_pipeline.memory import MemoryWatch
 from otel_pipeline.outbox import Outbox
@@ -49,7 +49,7 @@ class Gateway:
         self._config = config
         self._stats = Stats()
         self._exposition = Exposition()
-        self._http = HttpHost()
+        self._loop = EventLoop()
         self._health = health.Health()
         self._memory = MemoryWatch.from_settings(_of_type(config, "memory_limiter"))
         self._outbox = self._open_outbox(data_dir)
@@ -123,7 +123,7 @@ class Gateway:
         return Batching(EXPORT_ITEMS_MIN, EXPORT_WAIT_S)
 
     def _context(self, component_id: str) -> Context:
-        return Context(component_id, self._stats, self._exposition, self._http)
+        return Context(component_id, self._stats, self._exposition, self._loop)
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ class Gateway:
         if not COMPILED:
             log.warning("the compiled kernel is not built: the interpreted one is about 300 times slower")
         self._health.watch("kernel", lambda: "", "compiled" if COMPILED else "interpreted, about 300 times slower")
-        self._http.start()
+        self._loop.start()
         self._serve_extensions()
         self._serve_own_metrics()
         for exporter in self._scraped:
@@ -153,18 +153,18 @@ class Gateway:
         self._health.stopping()
         for receiver in self._receivers:
             receiver.stop(min(STOP_GRACE_S, drain_s))
-        if self._http.running:
-            self._http.run(self._path.stop())
+        if self._loop.running:
+            self._loop.run(self._path.stop())
         for sender in self._senders:
             sender.stop(deadline_s)
-        self._http.stop()
+        self._loop.stop()
         self._outbox.close()
 
     def _serve_extensions(self) -> None:
         for extension_id in self._config.service_extensions:
             settings = self._config.extensions[extension_id]
             if settings.type == "health_check":
-                self._http.serve(health.application(self._health, settings.config.path), settings.config.endpoint)
+                self._loop.serve(health.application(self._health, settings.config.path), settings.config.endpoint)
 
     def _serve_own_metrics(self) -> None:
         address = self._config.telemetry.metrics_address
@@ -179,7 +179,7 @@ class Gateway:
         app = web.Application()
         for path, render in paths.items():
             app.router.add_get(path, _page(render))
-        self._http.serve(app, endpoint)
+        self._loop.serve(app, endpoint)
 
 
 def run(config: GatewayConfig, data_dir: Path) -> int:

@@ -98,7 +98,7 @@ class OtlpHttpExporter:
         self._config = config
         self._id = context.component_id
         self._quiet = Quiet(log)
-        self._http = context.http
+        self._loop = context.loop
         self._clock = context.clock
         self._under_way: asyncio.Task[Any] | None = None
         self._tls = _tls(config.tls)
@@ -120,15 +120,15 @@ class OtlpHttpExporter:
         if self._config.compression == "gzip":
             body = gzip.compress(body, GZIP_LEVEL)
         try:
-            status, retry_after, answer = self._http.run(self._post(url, body))
+            status, retry_after, answer = self._loop.run(self._post(url, body))
         except CancelledError:
             raise Unavailable(f"{url}: cut off, the gateway stops") from None
         return self._judge(signal, status, retry_after, answer)
 
     def close(self) -> None:
         """Cut off a request under way. The client is the gateway's."""
-        if self._http.running:
-            self._http.run(self._cut_off())
+        if self._loop.running:
+            self._loop.run(self._cut_off())
 
     async def _cut_off(self) -> None:
         if self._under_way:
@@ -145,7 +145,7 @@ class OtlpHttpExporter:
     async def _post(self, url: str, body: bytes) -> tuple[int, str | None, bytes]:
         self._under_way = asyncio.current_task()
         try:
-            async with self._http.session().post(
+            async with self._loop.session().post(
                 url,
                 data=body,
                 headers=self._headers,

@@ -119,9 +119,9 @@ class OtlpReceiver:
         """`entrances` has for each transport, grpc and http, an entrance for each signal that some pipeline takes."""
         self._servers: list[OtlpGrpcServer | OtlpHttpServer] = []
         if config.protocols.grpc is not None:
-            self._servers.append(OtlpGrpcServer(config.protocols.grpc, entrances["grpc"], context.http))
+            self._servers.append(OtlpGrpcServer(config.protocols.grpc, entrances["grpc"], context.loop))
         if config.protocols.http is not None:
-            self._servers.append(OtlpHttpServer(config.protocols.http, entrances["http"], context.http))
+            self._servers.append(OtlpHttpServer(config.protocols.http, entrances["http"], context.loop))
 
     def start(self) -> None:
         """Listen on all protocols."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from otel_pipeline.contracts import Entrance, Verdict
-    from otel_pipeline.http_host import HttpHost
+    from otel_pipeline.event_loop import EventLoop
     from otel_pipeline.receivers.otlp import GrpcConfig
     from otel_pipeline.settings import TlsServer
     from otel_pipeline.wire.signal import Signal
@@ -43,7 +43,7 @@ REFUSED_SLACK: Final = 8
 class OtlpGrpcServer:
     """Serves the Export method of each signal that has an entrance; the others are UNIMPLEMENTED."""
 
-    def __init__(self, config: GrpcConfig, entrances: Mapping[Signal, Entrance], loop: HttpHost) -> None:
+    def __init__(self, config: GrpcConfig, entrances: Mapping[Signal, Entrance], loop: EventLoop) -> None:
         self._config = config
         self._entrances = entrances
         self._loop = loop

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from otel_pipeline.contracts import Entrance
-    from otel_pipeline.http_host import HttpHost
+    from otel_pipeline.event_loop import EventLoop
     from otel_pipeline.receivers.otlp import Cors, HttpConfig
     from otel_pipeline.settings import TlsServer
     from otel_pipeline.wire.signal import Signal
@@ -60,7 +60,7 @@ BROWSER_HEADERS: Final = (
 class OtlpHttpServer:
     """Serves the path of each signal that has an entrance; other paths are 404."""
 
-    def __init__(self, config: HttpConfig, entrances: Mapping[Signal, Entrance], host: HttpHost) -> None:
+    def __init__(self, config: HttpConfig, entrances: Mapping[Signal, Entrance], host: EventLoop) -> None:
         self._config = config
         self._host = host
         self._handle: int | None = None

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otel_pipeline.contracts import Context
+from otel_pipeline.event_loop import EventLoop
 from otel_pipeline.exposition.families import Exemplars, Exposition
 from otel_pipeline.exposition.label_columns import group_rows
-from otel_pipeline.http_host import HttpHost
 from otel_pipeline.processors.span_metrics import SpanMetricsProcessor
 from otel_pipeline.stats import Stats
 from otel_pipeline.wire.batch import Batch, Strings
@@ -73,7 +73,7 @@ def counting(rows: int, *, with_exemplars: bool) -> Callable[[], None]:
 
 def span_metrics(rows: int, *, names_read: bool) -> Callable[[], None]:
     """The processor on a scanned batch; a column of strings is read once, by whichever processor asks first."""
-    context = Context("span_metrics", Stats(), Exposition(), HttpHost())
+    context = Context("span_metrics", Stats(), Exposition(), EventLoop())
     processor = SpanMetricsProcessor(SpanMetricsProcessor.Config(), context)
     reader = BatchReader(Signal.TRACES, processor.attributes(Signal.TRACES))
     request = SpanRequests(rows).request(0, time.time_ns())

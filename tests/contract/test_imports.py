@@ -14,7 +14,7 @@ ROOMS: Final[tuple[frozenset[str], ...]] = tuple(
     for names in (
         "errors limits endpoints",
         "wire",
-        "outbox_state quiet http_host",
+        "outbox_state quiet event_loop",
         "recent",
         "outbox stats exposition",
         "contracts",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from otel_pipeline.event_loop import EventLoop
 from otel_pipeline.extensions.health_check import HealthCheck
 from otel_pipeline.health import Health, application
-from otel_pipeline.http_host import HttpHost
 from tests.support.net import free_endpoint
 
 if TYPE_CHECKING:
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def host() -> Iterator[HttpHost]:
-    one = HttpHost()
+def host() -> Iterator[EventLoop]:
+    one = EventLoop()
     one.start()
     yield one
     one.stop()
 
 
 @pytest.fixture
-def probe(host: HttpHost) -> Callable[..., tuple[int, Any]]:
+def probe(host: EventLoop) -> Callable[..., tuple[int, Any]]:
     """Serve a health and ask one of its paths."""
     endpoints: dict[int, str] = {}
 

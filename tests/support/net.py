@@ -15,7 +15,7 @@ from otel_pipeline.stats import Stats
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline.http_host import HttpHost
+    from otel_pipeline.event_loop import EventLoop
 
 
 def free_endpoint() -> str:
@@ -25,7 +25,7 @@ def free_endpoint() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-def context(http: HttpHost, clock: Callable[[], float] | None = None) -> Context:
+def context(http: EventLoop, clock: Callable[[], float] | None = None) -> Context:
     """What the gateway would hand to a component."""
     if clock is None:
         return Context("otlp", Stats(), Exposition(), http)

@@ -16,9 +16,9 @@ from google.rpc.error_details_pb2 import BadRequest, RetryInfo  # type: ignore[i
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from otel_pipeline.errors import Refused, TooLarge, Unavailable
+from otel_pipeline.event_loop import EventLoop
 from otel_pipeline.exporters.otlp import OtlpExporter
 from otel_pipeline.exporters.sender import Batching, Sender
-from otel_pipeline.http_host import HttpHost
 from otel_pipeline.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
 from otel_pipeline.outbox import Outbox
 from otel_pipeline.outbox_state import Addition
@@ -82,7 +82,7 @@ class Bench:
     def __init__(self, stack: ExitStack) -> None:
         self.endpoint = free_endpoint()
         self._stack = stack
-        self.http = HttpHost()
+        self.http = EventLoop()
         stack.callback(self.http.stop)
 
     def backend(self, credentials: grpc.ServerCredentials | None = None, *, raw: bool = False) -> Backend:

@@ -18,10 +18,10 @@ from google.protobuf import json_format
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # generated without types
 
 from otel_pipeline.errors import Refused, TooLarge, Unavailable
+from otel_pipeline.event_loop import EventLoop
 from otel_pipeline.exporters import otlphttp
 from otel_pipeline.exporters.otlphttp import OtlpHttpExporter, delay_s
 from otel_pipeline.exporters.sender import Batching, Sender
-from otel_pipeline.http_host import HttpHost
 from otel_pipeline.limits import RESPONSE_BYTES_MAX
 from otel_pipeline.outbox import Outbox
 from otel_pipeline.outbox_state import Addition
@@ -46,7 +46,7 @@ REQUESTS = {Signal.TRACES: traces(), Signal.METRICS: metrics(), Signal.LOGS: log
 class Backend:
     """A server that remembers requests and answers as it is told."""
 
-    def __init__(self, host: HttpHost, endpoint: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, host: EventLoop, endpoint: str, tls: ssl.SSLContext | None = None) -> None:
         self.bodies: list[tuple[str, bytes]] = []
         self.headers: list[dict[str, str]] = []
         self.status = 200
@@ -77,7 +77,7 @@ class Bench:
 
     def __init__(self, stack: ExitStack) -> None:
         self.endpoint = free_endpoint()
-        self._ours, self._theirs = HttpHost(), HttpHost()
+        self._ours, self._theirs = EventLoop(), EventLoop()
         for host in (self._ours, self._theirs):
             host.start()
             stack.callback(host.stop)

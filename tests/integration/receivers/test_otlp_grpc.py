@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from otel_pipeline.contracts import Accepted, Rejected, RetryLater
-from otel_pipeline.http_host import HttpHost
+from otel_pipeline.event_loop import EventLoop
 from otel_pipeline.outbox import Outbox
 from otel_pipeline.pipeline import DataPath, Pipeline
 from otel_pipeline.receivers import otlp_grpc
@@ -48,7 +48,7 @@ class Served:
 
     def __init__(self, stack: ExitStack, entrances: Mapping[Signal, Entrance], **settings: Any) -> None:
         self.endpoint = free_endpoint()
-        self.loop = HttpHost()
+        self.loop = EventLoop()
         self.loop.start()
         stack.callback(self.loop.stop)
         self.server = OtlpGrpcServer(GrpcConfig(endpoint=self.endpoint, **settings), entrances, self.loop)
@@ -356,7 +356,7 @@ def test_the_receiver_starts_and_stops_the_protocols_that_are_configured() -> No
     endpoint = free_endpoint()
     entrance = RememberingEntrance()
     config = OtlpReceiver.Config(protocols=Protocols(grpc=GrpcConfig(endpoint=endpoint)))
-    http = HttpHost()
+    http = EventLoop()
     http.start()
     receiver = OtlpReceiver(config, context(http), {"grpc": {Signal.LOGS: entrance}, "http": {}})
     receiver.start()

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from otel_pipeline.contracts import Accepted, Rejected, RetryLater
-from otel_pipeline.http_host import HttpHost
+from otel_pipeline.event_loop import EventLoop
 from otel_pipeline.receivers.otlp import Cors, HttpConfig, OtlpReceiver, Protocols
 from otel_pipeline.receivers.otlp_http import OtlpHttpServer
 from otel_pipeline.settings import TlsServer
@@ -63,7 +63,7 @@ class Answer:
 class Served:
     """A running server for traces, by default, and how to ask it."""
 
-    def __init__(self, host: HttpHost, entrances: Mapping[Signal, Entrance], **settings: Any) -> None:
+    def __init__(self, host: EventLoop, entrances: Mapping[Signal, Entrance], **settings: Any) -> None:
         self.endpoint = free_endpoint()
         self.server = OtlpHttpServer(HttpConfig(endpoint=self.endpoint, **settings), entrances, host)
         self.server.start()
@@ -86,15 +86,15 @@ class Served:
 
 
 @pytest.fixture
-def host() -> Iterator[HttpHost]:
-    one = HttpHost()
+def host() -> Iterator[EventLoop]:
+    one = EventLoop()
     one.start()
     yield one
     one.stop()
 
 
 @pytest.fixture
-def serve(host: HttpHost) -> Callable[..., Served]:
+def serve(host: EventLoop) -> Callable[..., Served]:
     return lambda entrance=None, **settings: Served(
         host, {Signal.TRACES: entrance or RememberingEntrance()}, **settings
     )
@@ -104,7 +104,7 @@ def serve(host: HttpHost) -> Callable[..., Served]:
 
 
 @pytest.mark.parametrize("signal", list(Signal))
-def test_H2_each_signal_has_its_path_and_hands_the_bytes_on(host: HttpHost, signal: Signal) -> None:
+def test_H2_each_signal_has_its_path_and_hands_the_bytes_on(host: EventLoop, signal: Signal) -> None:
     entrances = {one: RememberingEntrance() for one in Signal}
     answer = Served(host, entrances).post(REQUESTS[signal], path=signal.value.path)
     assert (answer.status, answer.type, answer.body) == (200, "application/x-protobuf", b"")
@@ -114,7 +114,7 @@ def test_H2_each_signal_has_its_path_and_hands_the_bytes_on(host: HttpHost, sign
 
 
 @pytest.mark.parametrize("signal", list(Signal))
-def test_H3_H13_json_comes_to_the_same_port_and_is_answered_in_json(host: HttpHost, signal: Signal) -> None:
+def test_H3_H13_json_comes_to_the_same_port_and_is_answered_in_json(host: EventLoop, signal: Signal) -> None:
     entrance = RememberingEntrance()
     body = otlp_json.encode(signal, REQUESTS[signal])
     answer = Served(host, {signal: entrance}).post(body, JSON, signal.value.path)
@@ -147,7 +147,7 @@ def test_H7_an_empty_request_succeeds(serve: Callable[..., Served]) -> None:
 
 
 @pytest.mark.parametrize("signal", list(Signal))
-def test_H8_a_partial_success_is_200_and_says_how_many_and_why(host: HttpHost, signal: Signal) -> None:
+def test_H8_a_partial_success_is_200_and_says_how_many_and_why(host: EventLoop, signal: Signal) -> None:
     served = Served(host, {signal: RememberingEntrance(Accepted(3, "bad ids"))})
     in_protobuf = served.post(b"", PROTOBUF, signal.value.path)
     partial = signal.value.response.FromString(in_protobuf.body).partial_success  # type: ignore[attr-defined]
@@ -439,7 +439,7 @@ def test_a_certificate_that_cannot_be_used_is_named(serve: Callable[..., Served]
         serve(tls=TlsServer(cert_file="missing.pem", key_file=certificates.key_file))
 
 
-def test_a_taken_port_is_an_error_that_names_the_address(host: HttpHost, serve: Callable[..., Served]) -> None:
+def test_a_taken_port_is_an_error_that_names_the_address(host: EventLoop, serve: Callable[..., Served]) -> None:
     served = serve()
     second = OtlpHttpServer(HttpConfig(endpoint=served.endpoint), {}, host)
     with pytest.raises(OSError, match=served.endpoint):
@@ -469,7 +469,7 @@ def test_stop_lets_requests_end_and_may_be_called_twice(serve: Callable[..., Ser
         served.post(traces())
 
 
-def test_the_receiver_serves_http_where_it_is_configured(host: HttpHost) -> None:
+def test_the_receiver_serves_http_where_it_is_configured(host: EventLoop) -> None:
     endpoint = free_endpoint()
     entrance = RememberingEntrance()
     config = OtlpReceiver.Config(protocols=Protocols(http=HttpConfig(endpoint=endpoint)))

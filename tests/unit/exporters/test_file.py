@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otel_pipeline.errors import Refused, Unavailable
+from otel_pipeline.event_loop import EventLoop
 from otel_pipeline.exporters.file import MIB, FileExporter, Rotation
-from otel_pipeline.http_host import HttpHost
 from otel_pipeline.wire import otlp_json
 from otel_pipeline.wire.signal import Signal
 from tests.support.net import context
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., FileExporter]]:
-    host = HttpHost()
+    host = EventLoop()
     made: list[FileExporter] = []
 
     def build(**settings: Any) -> FileExporter:

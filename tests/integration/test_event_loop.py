@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from otel_pipeline.http_host import HttpHost
+from otel_pipeline.event_loop import EventLoop
 from tests.support.net import free_endpoint
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ TIMEOUT_S = 20.0
 
 
 @pytest.fixture
-def host() -> Iterator[HttpHost]:
-    one = HttpHost()
+def host() -> Iterator[EventLoop]:
+    one = EventLoop()
     one.start()
     yield one
     one.stop()
@@ -48,7 +48,7 @@ def get(endpoint: str) -> str:
         connection.close()
 
 
-def test_several_ports_are_served_and_given_up_on_their_own(host: HttpHost) -> None:
+def test_several_ports_are_served_and_given_up_on_their_own(host: EventLoop) -> None:
     first, second = free_endpoint(), free_endpoint()
     handle = host.serve(app(), first)
     host.serve(app(), second)
@@ -62,14 +62,14 @@ def test_several_ports_are_served_and_given_up_on_their_own(host: HttpHost) -> N
     assert get(first) == "hello"
 
 
-def test_an_empty_host_is_every_interface(host: HttpHost) -> None:
+def test_an_empty_host_is_every_interface(host: EventLoop) -> None:
     port = free_endpoint().rpartition(":")[2]
     host.serve(app(), f":{port}")
     assert get(f"127.0.0.1:{port}") == "hello"
 
 
 @pytest.mark.parametrize("endpoint", ["taken", "no-such-host.invalid:80"])
-def test_an_address_that_cannot_be_had_is_an_error_that_names_it(host: HttpHost, endpoint: str) -> None:
+def test_an_address_that_cannot_be_had_is_an_error_that_names_it(host: EventLoop, endpoint: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -92,7 +92,7 @@ class Stuck:
         return web.Response(text="at last")
 
 
-def test_a_running_request_may_end_within_the_grace(host: HttpHost) -> None:
+def test_a_running_request_may_end_within_the_grace(host: EventLoop) -> None:
     stuck, endpoint = Stuck(), free_endpoint()
     handle = host.serve(app(stuck.handle), endpoint)
     with ThreadPoolExecutor(2) as pool:
@@ -105,7 +105,7 @@ def test_a_running_request_may_end_within_the_grace(host: HttpHost) -> None:
 
 
 @pytest.mark.parametrize("grace_s", [0.0, 0.1])
-def test_a_request_that_does_not_end_is_cut_off_after_the_grace(host: HttpHost, grace_s: float) -> None:
+def test_a_request_that_does_not_end_is_cut_off_after_the_grace(host: EventLoop, grace_s: float) -> None:
     stuck, endpoint = Stuck(), free_endpoint()
     handle = host.serve(app(stuck.handle), endpoint)
     with ThreadPoolExecutor(1) as pool:
@@ -119,7 +119,7 @@ def test_a_request_that_does_not_end_is_cut_off_after_the_grace(host: HttpHost, 
         stuck.release.set()
 
 
-def test_a_connection_without_a_request_is_closed(host: HttpHost) -> None:
+def test_a_connection_without_a_request_is_closed(host: EventLoop) -> None:
     endpoint = free_endpoint()
     host.serve(app(), endpoint, idle_s=0.1)
     name, _, port = endpoint.rpartition(":")
@@ -128,7 +128,7 @@ def test_a_connection_without_a_request_is_closed(host: HttpHost) -> None:
         assert idle.recv(1) == b""
 
 
-def test_bodies_come_as_they_were_sent(host: HttpHost) -> None:
+def test_bodies_come_as_they_were_sent(host: EventLoop) -> None:
     seen = []
 
     async def keep(request: web.Request) -> web.Response:
@@ -146,7 +146,7 @@ def test_bodies_come_as_they_were_sent(host: HttpHost) -> None:
     assert seen == [b"no gzip"]
 
 
-def test_the_loop_runs_coroutines_and_passes_their_errors_on(host: HttpHost) -> None:
+def test_the_loop_runs_coroutines_and_passes_their_errors_on(host: EventLoop) -> None:
     async def fail() -> None:
         raise ZeroDivisionError
 
@@ -158,7 +158,7 @@ def test_the_loop_runs_coroutines_and_passes_their_errors_on(host: HttpHost) -> 
         host.run(fail())
 
 
-def test_the_client_session_is_one_for_all(host: HttpHost) -> None:
+def test_the_client_session_is_one_for_all(host: EventLoop) -> None:
     async def session_twice() -> bool:
         return host.session() is host.session()
 
@@ -167,7 +167,7 @@ def test_the_client_session_is_one_for_all(host: HttpHost) -> None:
 
 def test_stop_ends_servers_and_threads_and_may_be_called_twice() -> None:
     before = set(threading.enumerate())
-    host, endpoint = HttpHost(), free_endpoint()
+    host, endpoint = EventLoop(), free_endpoint()
     stuck = Stuck()
     stuck.release.set()
     host.start()
@@ -186,7 +186,7 @@ def test_a_host_that_was_never_started_can_be_stopped_and_runs_nothing() -> None
     async def never() -> None:
         raise AssertionError
 
-    host = HttpHost()
+    host = EventLoop()
     with pytest.raises(RuntimeError, match="does not run"):
         host.run(never())
     host.stop()

@@ -1,4 +1,4 @@
-"""The one asyncio loop of the gateway: serves every HTTP port and carries the HTTP client, in a thread of its own."""
+"""The one event loop of the gateway, in a thread of its own: servers, pipelines and the HTTP client run on it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ GRACE_S_MIN: Final = 0.02
 """aiohttp waits without end when it is told to wait 0 s."""
 
 
-class HttpHost:
+class EventLoop:
     """Owns the loop's thread, the servers on it and one client session. Methods are called from other threads."""
 
     def __init__(self) -> None:
         self._loop = uvloop.new_event_loop()
-        self._loop.set_default_executor(ThreadPoolExecutor(HTTP_THREADS, thread_name_prefix="http-work"))
-        self._thread = threading.Thread(target=self._loop.run_forever, name="http")
+        self._loop.set_default_executor(ThreadPoolExecutor(HTTP_THREADS, thread_name_prefix="loop-work"))
+        self._thread = threading.Thread(target=self._loop.run_forever, name="loop")
         self._runners: dict[int, web.AppRunner] = {}
         self._session: ClientSession | None = None
 
@@ -48,7 +48,7 @@ class HttpHost:
         """Run a coroutine on the loop and wait for its result."""
         if not self._thread.is_alive():
             work.close()
-            raise RuntimeError("the HTTP loop does not run")
+            raise RuntimeError("the event loop does not run")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
 
     def serve(
