@@ -41,7 +41,7 @@ PREFIXES: Final = ("otel_pipeline.", "comfyui.", "gen_ai.", "hw.", "messaging.")
 
 
 def render(lines: Iterable[str], traces_shown: int = TRACES_SHOWN) -> str:
-    """The first traces as trees (those of one span only come last), and a summary of the others."""
+    """Traces as trees, those with errors first and those of one span only last, and a summary of the others."""
     reading = read(lines)
     traces = _traces(reading.spans)
     parts = ["\n".join(_drawing(trace)) for trace in traces[:traces_shown]]
@@ -69,7 +69,7 @@ def _traces(spans: Iterable[Span]) -> list[_Trace]:
     for span in spans:
         by_id[span.trace_id].append(span)
     groups = [sorted(group, key=lambda span: (span.start_ns, span.span_id)) for group in by_id.values()]
-    groups.sort(key=lambda group: (len(group) == 1, group[0].start_ns))
+    groups.sort(key=lambda group: (not any(span.failed for span in group), len(group) == 1, group[0].start_ns))
     return [_trace(group) for group in groups]
 
 

@@ -20,7 +20,7 @@ NAMES: Final = ("interpreted",) if NO_EXTENSIONS else ("interpreted", "compiled"
 _SLOW: Final = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example)
 settings.register_profile("default", max_examples=200, deadline=None, suppress_health_check=_SLOW)
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
-settings.register_profile("full", settings.get_profile("ci"), max_examples=2000)
+settings.register_profile("full", settings.get_profile("ci"), max_examples=500)
 settings.load_profile(os.environ.get("OTEL_PIPELINE_TEST_PROFILE", "ci" if os.environ.get("CI") else "default"))
 
 
