@@ -20,7 +20,7 @@ from otel_pipeline.event_loop import EventLoop
 from otel_pipeline.exporters.sender import Batching, Sender
 from otel_pipeline.exposition.families import Exposition
 from otel_pipeline.limits import COALESCE_BYTES_MAX, DRAIN_S, EXPORT_ITEMS_MIN, EXPORT_WAIT_S, STOP_GRACE_S
-from otel_pipeline.memory import MemoryWatch
+from otel_pipeline.memory import MemoryWatch, keep_freed_memory
 from otel_pipeline.outbox import Outbox
 from otel_pipeline.pipeline import DataPath, Pipeline
 from otel_pipeline.settings import Retry
@@ -184,6 +184,7 @@ class Gateway:
 
 def run(config: GatewayConfig, data_dir: Path) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
+    keep_freed_memory()
     # Before any thread exists, so that all inherit the mask: a signal that one of grpc's threads took would be lost.
     signals.pthread_sigmask(signals.SIG_BLOCK, SIGNALS)
     for warning in config.warnings:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,3 +145,30 @@ def test_a_machine_that_hides_its_memory_is_an_error(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(memory, "Path", files({MEMINFO: "MemFree: 1 kB\n"}))
     with pytest.raises(OSError, match="MemTotal"):
         total_bytes()
+
+
+def test_freed_memory_is_kept_for_the_next_batch() -> None:
+    """Page faults of buffers of 1 MiB that are taken and freed again and again, in a process of its own."""
+    code = """
+import resource, sys
+from otel_pipeline.memory import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def batches(count):
+    for _ in range(count):
+        joined = b"x" * (1 << 20)
+        spliced = bytearray(1 << 20)
+        copy = bytes(spliced)
+        del joined, spliced, copy
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+batches(5)
+before = faults()
+batches(50)
+print(faults() - before)
+"""
+
+    def faults(mode: str) -> int:
+        return int(subprocess.run([sys.executable, "-c", code, mode], capture_output=True, check=True).stdout)
+
+    assert faults("kept") < faults("default") / 10
