@@ -19,26 +19,23 @@ start, never deleted.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lmdb
 
 from otel_pipeline.errors import OutboxError, OutboxFull
 from otel_pipeline.limits import (
     ENTRIES_MERGED_MAX,
-    OUTBOX_HEADROOM_BYTES,
-    OUTBOX_PIPELINES_MAX,
     OUTBOX_RECENT_BYTES_MAX,
 )
+from otel_pipeline.outbox_file import lock_directory, open_environment
 from otel_pipeline.outbox_state import (
     KEY,
-    PAGE,
     SEQUENCE,
     Addition,
     Chunk,
@@ -52,6 +49,7 @@ from otel_pipeline.outbox_state import (
     footprint,
     read_cursors,
     read_stream,
+    stream_names,
     with_queue,
 )
 from otel_pipeline.quiet import Quiet
@@ -82,11 +80,12 @@ class Outbox:
         self.bytes_max = bytes_max
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
-        self._guard = _lock_directory(directory)
-        self._env = _open(directory, bytes_max, durable=sync == "always")
+        self._guard = lock_directory(directory)
+        self._env = open_environment(directory, bytes_max, durable=sync == "always")
         self._databases = {pipeline: self._env.open_db(f"items/{pipeline}".encode()) for pipeline in streams}
         self._state = self._env.open_db(b"state")
         self._streams = {pipeline: self._resume(pipeline, *streams[pipeline]) for pipeline in streams}
+        self._warn_of_orphans()
         self._recent = Recent(streams, OUTBOX_RECENT_BYTES_MAX)
         self._dirty = threading.Event()
         self._closed = threading.Event()
@@ -288,6 +287,14 @@ class Outbox:
             self._write_stream(txn, stream)
         return stream
 
+    def _warn_of_orphans(self) -> None:
+        """What waits in a pipeline that is configured no more stays in the file until it is configured again."""
+        with self._env.begin() as txn:
+            names = stream_names(txn, self._state)
+        for name in names:
+            if name not in self._streams:
+                log.warning("the outbox holds the stream of pipeline %s, which is configured no more; it is kept", name)
+
     def _write_stream(self, txn: lmdb.Transaction, stream: StreamState) -> None:
         totals = {
             "signal": stream.signal,
@@ -302,38 +309,3 @@ class Outbox:
     def _write_cursor(self, txn: lmdb.Transaction, pipeline: str, cursor: CursorState) -> None:
         totals = {"next": cursor.next, "exported": cursor.exported, "dropped": cursor.dropped}
         txn.put(cursor_key(pipeline, cursor.exporter), json.dumps(totals).encode(), db=self._state)
-
-
-def _open(directory: Path, bytes_max: int, *, durable: bool) -> lmdb.Environment:
-    map_size = bytes_max + bytes_max // 4 + OUTBOX_HEADROOM_BYTES
-    options: dict[str, Any] = {
-        "map_size": map_size // PAGE * PAGE,
-        "max_dbs": OUTBOX_PIPELINES_MAX + 1,
-        "sync": durable,
-        "metasync": durable,
-        "readahead": False,
-        "mode": 0o600,
-    }
-    try:
-        return lmdb.open(str(directory), **options)
-    except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
-        aside = directory / f"data.mdb.unreadable-{int(time.time())}"
-        log.error(  # noqa: TRY400 - the reason says all
-            "the outbox cannot be read (%s): set aside as %s, starting with an empty one", error, aside
-        )
-        (directory / "data.mdb").rename(aside)
-        (directory / "lock.mdb").unlink(missing_ok=True)
-        return lmdb.open(str(directory), **options)
-    except lmdb.Error as error:
-        raise OutboxError(f"cannot open the outbox in {directory}: {error}") from error
-
-
-def _lock_directory(directory: Path) -> Any:
-    """One gateway a directory: LMDB itself would let a second one in, and both would deliver."""
-    guard = (directory / "gateway.lock").open("w")
-    try:
-        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        guard.close()
-        raise OutboxError(f"another gateway uses {directory}") from None
-    return guard

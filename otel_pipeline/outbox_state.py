@@ -113,7 +113,7 @@ def inspect(directory: Path, clock: Callable[[], float] = time.time) -> list[Que
     with env:
         state = env.open_db(b"state", create=False)
         with env.begin() as txn:
-            names = [key.decode().removeprefix("stream/") for key, _ in _with_prefix(txn, state, b"stream/")]
+            names = stream_names(txn, state)
         databases = {name: env.open_db(f"items/{name}".encode(), create=False) for name in names}
         rows: list[QueueRow] = []
         with env.begin(buffers=True) as txn:
@@ -186,6 +186,11 @@ def read_stream(txn: lmdb.Transaction, state: Any, pipeline: str, signal: str) -
         totals.get("filtered", {}),
         totals.get("dropped", {}),
     )
+
+
+def stream_names(txn: lmdb.Transaction, state: Any) -> list[str]:
+    """The pipelines that have a stream, configured or not."""
+    return [key.decode().removeprefix("stream/") for key, _ in _with_prefix(txn, state, b"stream/")]
 
 
 def read_cursors(txn: lmdb.Transaction, state: Any, pipeline: str) -> list[CursorState]:

@@ -15,7 +15,7 @@ ROOMS: Final[tuple[frozenset[str], ...]] = tuple(
         "errors limits endpoints",
         "wire",
         "outbox_state quiet event_loop",
-        "recent",
+        "recent outbox_file",
         "outbox stats exposition",
         "contracts",
         "settings conditions memory health",

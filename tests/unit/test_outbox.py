@@ -174,6 +174,39 @@ def test_an_exporter_that_is_configured_no_more_holds_nothing_back(tmp_path: Pat
     again.close()
 
 
+def test_a_pipeline_that_is_configured_no_more_is_told_of_and_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    box = Outbox(tmp_path, STREAMS, bytes_max=16 * MIB)
+    box.append([addition(b"record", pipeline="logs")])
+    box.close()
+    Outbox(tmp_path, {"traces": STREAMS["traces"]}, bytes_max=16 * MIB).close()
+    assert "pipeline logs, which is configured no more" in caplog.text
+    again = Outbox(tmp_path, STREAMS, bytes_max=16 * MIB)
+    assert take(again, "file", "logs") == [b"record"]
+    again.close()
+
+
+def test_a_full_outbox_has_room_again_when_its_only_exporter_is_replaced(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, {"traces": ("traces", ["dead"])}, bytes_max=16 * MIB)
+    fill(box, [addition(b"x" * MIB)])
+    box.close()
+    again = Outbox(tmp_path, {"traces": ("traces", ["alive"])}, bytes_max=16 * MIB)
+    again.append([addition(b"new")])
+    assert take(again, "alive") == [b"new"]
+    again.close()
+
+
+def test_an_exporter_that_keeps_up_and_one_that_lags_get_the_same(outbox: Outbox) -> None:
+    payloads = [bytes([number]) * MIB for number in range(12)]
+    for payload in payloads:
+        outbox.append([addition(payload)])
+    assert take(outbox, "jaeger") == payloads
+    outbox.append([addition(b"last")])
+    assert take(outbox, "jaeger") == [b"last"]
+    assert take(outbox, "file") == [*payloads, b"last"]
+
+
 @pytest.mark.usefixtures("outbox")
 def test_a_second_gateway_on_the_same_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutboxError, match="another gateway uses"):
