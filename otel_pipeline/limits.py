@@ -142,5 +142,5 @@ EXPONENTIAL_BUCKETS_READ_MAX: Final = 4_096
 OUTBOX_RECENT_BYTES_MAX: Final = 8 * 1024 * 1024
 """The newest batches stay in memory up to this size, so that exporters that keep up need not read the outbox's file."""
 
-MALLOC_KEPT_BYTES: Final = 16 * 1024 * 1024
+MALLOC_KEPT_BYTES: Final = 8 * 1024 * 1024
 """Freed memory that the C library keeps for the next batch: the buffers of a few batches of COALESCE_BYTES_MAX."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MIB: Final = 1024 * 1024
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
+M_ARENA_MAX: Final = -8
 """Numbers of `mallopt` in glibc's malloc.h."""
 
 
@@ -110,3 +111,4 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_TRIM_THRESHOLD, MALLOC_KEPT_BYTES)
         mallopt(M_MMAP_THRESHOLD, MALLOC_KEPT_BYTES // 2)
+        mallopt(M_ARENA_MAX, 2)  # each arena keeps that much, and by default there may be eight a core

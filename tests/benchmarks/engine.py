@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from otel_pipeline.memory import keep_freed_memory
 from otel_pipeline.wire.batch import Batch, Constants
 from otel_pipeline.wire.kernel import Kernel, variants
 from otel_pipeline.wire.scan import BatchReader
@@ -36,6 +37,7 @@ Work = Callable[[bytes], object]
 
 
 def main() -> None:
+    keep_freed_memory()  # as the gateway does
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spans", type=int, default=512, help="spans in a request")
     parser.add_argument("--repeats", type=int, default=600, help="requests for each line; 1/200 of it interpreted")
