@@ -1,0 +1,1 @@
+"""One file an adapter: where a queue or framework of its kind begins and ends jobs."""

@@ -1,0 +1,1 @@
+"""ComfyUI, seen from the worker that asks it and from inside the server."""

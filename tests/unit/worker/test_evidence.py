@@ -1,0 +1,51 @@
+"""Whose word counts when the observers of a job disagree."""
+
+from __future__ import annotations
+
+import pytest
+
+from otel_pipeline.worker.evidence import Evidence, Outcome, Source, Verdict, verdict
+
+DEFAULT = Verdict(Outcome.COMPLETED, Source.END)
+
+
+def seen(*pairs: tuple[Source, Outcome]) -> Verdict:
+    return verdict([Evidence(source, outcome) for source, outcome in pairs], DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("stronger", "weaker"),
+    [(high, low) for index, high in enumerate(Source) for low in list(Source)[index + 1 :]],
+    ids=lambda source: source.name,
+)
+def test_the_stronger_source_decides_in_whatever_order(stronger: Source, weaker: Source) -> None:
+    first = seen((stronger, Outcome.COMPLETED), (weaker, Outcome.FAILED))
+    second = seen((weaker, Outcome.FAILED), (stronger, Outcome.COMPLETED))
+    assert first == second == Verdict(Outcome.COMPLETED, stronger)
+
+
+def test_the_last_word_of_a_source_counts() -> None:
+    decided = seen((Source.STATUS, Outcome.FAILED), (Source.STATUS, Outcome.COMPLETED))
+    assert decided.outcome is Outcome.COMPLETED
+
+
+def test_nothing_seen_leaves_the_default() -> None:
+    assert verdict([], DEFAULT) is DEFAULT
+
+
+def test_a_detail_that_the_strongest_lacks_comes_from_a_weaker_one_that_agrees() -> None:
+    decided = verdict(
+        [
+            Evidence(Source.COMFYUI, Outcome.FAILED, "torch.OutOfMemoryError", "out of memory"),
+            Evidence(Source.STATUS, Outcome.FAILED),
+        ],
+        DEFAULT,
+    )
+    assert decided == Verdict(Outcome.FAILED, Source.STATUS, "torch.OutOfMemoryError", "out of memory")
+
+
+def test_a_detail_is_not_taken_from_one_that_disagrees() -> None:
+    decided = verdict(
+        [Evidence(Source.LOG, Outcome.FAILED, "ValueError"), Evidence(Source.STATUS, Outcome.COMPLETED)], DEFAULT
+    )
+    assert decided.error_type is None
