@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -30,8 +30,10 @@ RUN_LENGTH_MIN: Final = 4
 """So many equal neighbours without children (polls, diffusion steps) become one line."""
 
 KEYS: Final = (
+    "otel_pipeline.job.outcome",
     "otel_pipeline.job.id",
     "otel_pipeline.stage.name",
+    "comfyui.outcome",
     "http.response.status_code",
     "url.full",
     "db.query.text",
@@ -118,7 +120,7 @@ def _drawing(trace: _Trace) -> Iterator[str]:
 
 
 def _subtree(trace: _Trace, top: Span, mark: str) -> Iterator[str]:
-    yield "● " + _line(top, "", mark)
+    yield "● " + _line(top, None, mark)
     yield from _branches(trace, top, "  ", 1)
 
 
@@ -135,7 +137,7 @@ def _branches(trace: _Trace, parent: Span, indent: str, depth: int) -> Iterator[
         yield (
             indent
             + ("└─ " if last else "├─ ")
-            + (_line(branch[0], parent.service) if len(branch) == 1 else _run_line(branch))
+            + (_line(branch[0], parent) if len(branch) == 1 else _run_line(branch))
         )
         if len(branch) == 1:
             yield from _branches(trace, branch[0], indent + ("   " if last else "│  "), depth + 1)
@@ -154,22 +156,24 @@ def _run_line(run: Sequence[Span]) -> str:
     return f"{_clean(run[0].name)}{place} x {len(run)} · {total} in all"
 
 
-def _line(span: Span, service_above: str, mark: str = "") -> str:
+def _line(span: Span, above: Span | None, mark: str = "") -> str:
+    """What the span above says too is not said again."""
     facts = [_clean(span.name) or "(no name)", _duration(span.end_ns - span.start_ns)]
-    facts += [_clean(span.service)] if span.service != service_above else []
+    facts += [_clean(span.service)] if above is None or span.service != above.service else []
     if span.failed:
         kind = _clean(span.attributes.get("error.type", ""))
         reason = _clean(span.reason.removeprefix(f"{kind}: "))
         facts.append(" ".join(["ERROR", *filter(None, (kind, reason))]))
-    facts += _attributes(span)
+    facts += _attributes(span, above.attributes if above is not None else {})
     facts += [_count(span.links, "link")] if span.links else []
     facts += [f"({mark})"] if mark else []
     return " · ".join(facts)
 
 
-def _attributes(span: Span) -> list[str]:
-    keys = [key for key in KEYS if key in span.attributes]
-    keys += [key for key in sorted(span.attributes) if key.startswith(PREFIXES) and key not in keys]
+def _attributes(span: Span, above: Mapping[str, str]) -> list[str]:
+    news = {key: value for key, value in span.attributes.items() if above.get(key) != value}
+    keys: list[str] = [key for key in KEYS if key in news]
+    keys += [key for key in sorted(news) if key.startswith(PREFIXES) and key not in keys]
     shown = []
     for key in keys[:ATTRIBUTES_SHOWN]:
         value = _path(span) if key == "url.full" else span.attributes[key]

@@ -193,3 +193,11 @@ def test_reading_stops_keeping_spans_at_its_bound(monkeypatch: pytest.MonkeyPatc
 )
 def test_durations_keep_three_digits(nanoseconds: int, shown: str) -> None:
     assert f"· {shown} ·" in tree.render([line(span(1, endTimeUnixNano=str(1_000_000_000 + nanoseconds)))])
+
+
+def test_what_the_span_above_says_too_is_not_said_again() -> None:
+    job = span(1, name="job", attributes=[attribute("otel_pipeline.job.id", "j1")])
+    told = [attribute("otel_pipeline.job.id", "j1"), attribute("comfyui.outcome", "success")]
+    text = tree.render([line(job, span(2, 1, "inner", attributes=told))])
+    assert text.count("job.id=j1") == 1
+    assert "└─ inner · 5 ms · comfyui.outcome=success" in text
