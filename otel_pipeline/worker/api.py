@@ -27,12 +27,14 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from otel_pipeline import __version__
-from otel_pipeline.worker import events, identity, names, outcomes
+from otel_pipeline.worker import identity, names
 from otel_pipeline.worker.calls import around
+from otel_pipeline.worker.events import emit
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
 from otel_pipeline.worker.flow import MESSAGE_MAX, error_name, exception_evidence, this_flow
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import Job, Origin, current_job, job_end, job_start
+from otel_pipeline.worker.outcomes import returned as evidence_of_return
 
 FIELDS: Final = {
     "type": names.JOB_TYPE,
@@ -178,7 +180,7 @@ class job(Scope):  # noqa: N801  it reads as a statement
         )
 
     def end(self, error: BaseException | None, returned: object) -> None:
-        said = exception_evidence(error) if error is not None else outcomes.returned(returned)
+        said = exception_evidence(error) if error is not None else evidence_of_return(returned)
         job_end(self._job, said)
 
 
@@ -300,13 +302,13 @@ def record_failover(origin: str, target: str, *, reason: str, **more: AttributeV
     found = current_job()
     if found is not None:
         found.set(names.BACKEND, target)
-    events.emit("failover", **known)
+    emit("failover", **known)
 
 
 @hook("api.record_event")
 def record_event(name: str, **fields: AttributeValue) -> None:
     """A log event with the trace and the job that it belongs to: job_created, backend_switched ..."""
-    events.emit(name, **attributes(fields))
+    emit(name, **attributes(fields))
 
 
 def attributes(fields: dict[str, Any]) -> dict[str, AttributeValue]:

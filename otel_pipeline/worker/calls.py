@@ -2,13 +2,14 @@
 
 `begin(args, kwargs)` runs before the body, `end(begun, error, returned)` after it; both are hooks, so neither can fail.
 A generator's body runs in the context that `begin` left, its consumer in its own: the two take turns at each value.
+A plain function that returns a coroutine is over when that is.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Final, TypeAlias
 
 from opentelemetry import context
@@ -34,16 +35,33 @@ def around(function: Callable[..., Any], begin: Begin, end: End) -> Callable[...
 def _plain(function: Callable[..., Any], begin: Begin, end: End) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        turns = _Turns()
         begun = begin(args, kwargs)
         try:
             returned = function(*args, **kwargs)
         except BaseException as error:
             end(begun, error, None)
             raise
+        if inspect.iscoroutine(returned):
+            turns.to_consumer(None)
+            return _awaited(returned, turns, functools.partial(end, begun))
         end(begun, None, returned)
         return returned
 
     return call
+
+
+async def _awaited(
+    coroutine: Coroutine[Any, Any, Any], turns: _Turns, end: Callable[[BaseException | None, Any], object]
+) -> Any:
+    turns.to_body()
+    try:
+        returned = await coroutine
+    except BaseException as error:
+        end(error, None)
+        raise
+    end(None, returned)
+    return returned
 
 
 def _coroutine(function: Callable[..., Any], begin: Begin, end: End) -> Callable[..., Any]:

@@ -57,6 +57,8 @@ class Evidence:
     """For `error.type`: a class of exceptions or another low-cardinality name."""
     message: str | None = None
     """Short, for the span's status."""
+    partly: bool = False
+    """It failed, but part of the job's work had succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,25 @@ class Verdict:
 
 
 def verdict(seen: Iterable[Evidence], default: Verdict) -> Verdict:
-    """The strongest source decides, its last word counts; details that it lacks come from weaker ones that agree."""
+    """The strongest source decides, its last word counts; details that it lacks come from weaker ones that agree.
+
+    With one exception: a worker that says completed although only a part of its ComfyUI prompts succeeded has a partial
+    result. If none did and it says completed all the same, it found another way (a failover), and is believed.
+    """
+    seen = list(seen)
     ranked = sorted(enumerate(seen), key=lambda pair: (pair[1].source, -pair[0]))
     if not ranked:
         return default
     best = ranked[0][1]
+    if best.outcome is Outcome.COMPLETED and best.source > Source.RULE:
+        best = next((each for _, each in ranked if _is_in_part(each)), best)
+        if best.outcome is not Outcome.COMPLETED:
+            return Verdict(Outcome.PARTIAL, best.source, best.error_type, best.message)
     agreeing = [evidence for _, evidence in ranked if evidence.outcome == best.outcome]
     error_type = next((each.error_type for each in agreeing if each.error_type), None)
     message = next((each.message for each in agreeing if each.message), None)
     return Verdict(best.outcome, best.source, error_type, message)
+
+
+def _is_in_part(evidence: Evidence) -> bool:
+    return evidence.source is Source.COMFYUI and (evidence.outcome is Outcome.PARTIAL or evidence.partly)

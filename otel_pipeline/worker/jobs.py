@@ -126,7 +126,7 @@ class Job:
         """Completes the identity from something read about the job; what is known already stays."""
         if self.learnt < LEARNT_MAX and not self.ended_ns:
             self.learnt += 1
-            for name, value in identity.fields(message).items():
+            for name, value in identity.fields(message, self.origin.destination).items():
                 if name not in self.fields:
                     self.set(name, value)
 
@@ -180,11 +180,15 @@ def job_start(
     the context that came with it; without one the job is the root of a trace. `adopt` is the span of an official
     instrumentation that stands for the job already. Raises nothing that depends on the message.
     """
-    known = identity.fields(message)
+    known = identity.fields(message, origin.destination)
+    told = known.pop(names.JOB_ATTEMPT, None)
+    attempt = max(attempt, told) if isinstance(told, int) else attempt
     identifier = job_id or identity.job_id(message, known) or origin.message_id or uuid.uuid4().hex
     base, links = _related(parent, links)
-    known = {**_carried(base), **known, **(attributes or {}), names.JOB_ID: identifier}
-    known.setdefault(names.CORRELATION_ID, identifier)
+    carried = _carried(base)
+    known = {**carried, **known, **(attributes or {}), names.JOB_ID: identifier}
+    # One id on all spans: that of the request goes before what the message calls its own.
+    known[names.CORRELATION_ID] = carried.get(names.CORRELATION_ID) or known.get(names.CORRELATION_ID) or identifier
     for key in settings().baggage:
         if key in known:
             base = baggage.set_baggage(key, str(known[key]), base)
@@ -261,6 +265,9 @@ def _close(job: Job) -> None:
     closing, job.cleanup = job.cleanup, []
     for cleanup in closing:
         cleanup(job)
+    for name, value in identity.defaults().items():
+        if name not in job.fields:
+            job.set(name, value)
 
 
 @hook("job.write")

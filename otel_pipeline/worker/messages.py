@@ -39,12 +39,18 @@ class Send:
     token: Any
 
 
-def send_start(system: str, destination: str, message: object = None, message_id: str | None = None) -> Send:
-    """Begins the span and makes it current; `message` as for `job_start`."""
-    known = identity.fields(message)
+def send_start(
+    system: str, destination: str, message: object = None, message_id: str | None = None, *, attach: bool = True
+) -> Send:
+    """Begins the span and makes it current, unless several begin at once; `message` as for `job_start`."""
+    known = identity.fields(message, destination)
     identifier = identity.job_id(message, known) or message_id
     ambient = context.get_current()
     carried: dict[str, AttributeValue] = {**known, **({names.JOB_ID: identifier} if identifier else {})}
+    # As in `job_start`: that of the request, else what the message calls it, else the job's id.
+    correlation = baggage.get_baggage(names.CORRELATION_ID, ambient) or known.get(names.CORRELATION_ID) or identifier
+    if correlation:
+        carried[names.CORRELATION_ID] = str(correlation)
     for key in settings().baggage:
         if key in carried:
             ambient = baggage.set_baggage(key, str(carried[key]), ambient)
@@ -62,7 +68,7 @@ def send_start(system: str, destination: str, message: object = None, message_id
     within = trace.set_span_in_context(span, ambient)
     headers: dict[str, str] = {}
     propagate.inject(headers, within)
-    return Send(span, headers, context.attach(within))
+    return Send(span, headers, context.attach(within) if attach else None)
 
 
 def send_end(send: Send | None, error: BaseException | None = None) -> None:
@@ -74,7 +80,8 @@ def send_end(send: Send | None, error: BaseException | None = None) -> None:
         send.span.set_attribute(names.ERROR_TYPE, error_name(error))
         send.span.set_status(Status(StatusCode.ERROR, str(error)[:256]))
     send.span.end()
-    context.detach(send.token)
+    if send.token is not None:
+        context.detach(send.token)
 
 
 def extract(headers: Mapping[str, Any] | None) -> Context | None:

@@ -90,6 +90,14 @@ class Settings:
     """Base URLs or host:port of ComfyUI servers; without any they are told by the shape of requests and answers."""
     comfyui_node_spans: str = _setting("COMFYUI_NODE_SPANS", "auto", _choice("auto", "on", "off"))
     """Spans for nodes seen on a WebSocket: auto leaves them out where the server reports its nodes itself."""
+    sample_queues: tuple[str, ...] = _setting("SAMPLE_QUEUES", (), _words)
+    """Redis lists, streams and sorted sets whose depth a thread of the worker measures; key or key=stage."""
+    sample_redis_url: str = _setting("SAMPLE_REDIS_URL", "", str)
+    """The Redis that holds them."""
+    sample_backends: tuple[str, ...] = _setting("SAMPLE_BACKENDS", (), _words)
+    """Base URLs of ComfyUI servers whose health a thread of the worker measures; URL or name=URL."""
+    sample_interval_s: float = _setting("SAMPLE_INTERVAL_S", 15.0, _positive)
+    """How often."""
 
 
 def read(environment: Mapping[str, str]) -> Settings:

@@ -22,8 +22,8 @@ class JobAttributes:
     def _on_ending(self, span: Any) -> None:
         pass
 
-    def on_end(self, span: Any) -> None:
-        pass
+    def on_end(self, span: Any) -> None:  # noqa: ARG002  the SDK's signature
+        _ended()
 
     def shutdown(self) -> None:
         pass
@@ -45,3 +45,9 @@ def _describe(span: Any, parent_context: Context | None) -> None:
     found = {key: known[key] for key in names.CARRIED if key in known}
     if found:
         span.set_attributes({**found, **{key: span.attributes[key] for key in found if key in span.attributes}})
+
+
+@hook("spans.ended")
+def _ended() -> None:
+    """A job that was settled lasts until the last of its spans is over."""
+    touch()

@@ -110,7 +110,7 @@ def _left(job: Job, task: asyncio.Task[Any]) -> None:
 
 def _create_task(wrapped: Callable[..., Any], loop: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given = kwargs.get("context")
-    own = given or _own_context(loop)
+    own = given if given is not None else _own_context(loop)  # an empty context is false
     if own is not None and given is None:
         kwargs = {**kwargs, "context": own}
     task = wrapped(*args, **kwargs)
@@ -125,15 +125,16 @@ def _create_task(wrapped: Callable[..., Any], loop: Any, args: tuple[Any, ...], 
 def _hand(function: Callable[..., Any], caller: str) -> Handed | None:
     """What a thread that runs the function has to know; None if there is nothing, or libraries are among themselves."""
     own = is_own(code_of(function))
-    if not own and not _is_own_file(caller):
+    waiting = running_task() is not None  # a library's function as well: `await asyncio.to_thread(client.blpop, key)`
+    if not own and not is_own_file(caller) and not waiting:
         return None
     job, ambient = current_job(), context.get_current()
-    if job is None and not trace.get_current_span(ambient).get_span_context().is_valid and running_task() is None:
+    if job is None and not trace.get_current_span(ambient).get_span_context().is_valid and not waiting:
         return None
     counted = job if own else None
     if counted is not None:
         join(counted)
-    return Handed(ambient, counted, this_flow(), asyncio.get_running_loop() if running_task() is not None else None)
+    return Handed(ambient, counted, this_flow(), asyncio.get_running_loop() if waiting else None)
 
 
 @hook("tasks.begin")
@@ -220,11 +221,11 @@ def code_of(function: Any) -> CodeType | None:
 
 def is_own(code: CodeType | None) -> bool:
     """Whether it is code of the program, not of a library."""
-    return code is not None and _is_own_file(code.co_filename)
+    return code is not None and is_own_file(code.co_filename)
 
 
 @functools.lru_cache(maxsize=4096)
-def _is_own_file(name: str) -> bool:
+def is_own_file(name: str) -> bool:
     return not name.startswith(_LIBRARIES) and "/site-packages/" not in name and "/dist-packages/" not in name
 
 

@@ -12,6 +12,7 @@ PACKAGE: Final = Path(__file__).parents[2] / "otel_pipeline"
 ROOMS: Final[tuple[frozenset[str], ...]] = tuple(
     frozenset(names.split())
     for names in (
+        "worker",
         "errors limits endpoints",
         "wire",
         "outbox_state quiet event_loop",

@@ -1,4 +1,4 @@
-"""Spans that worker code makes in a test: one SDK provider a process (the API allows no second), emptied for each test."""
+"""Spans that worker code makes in a test: one SDK provider a process (the API allows one), emptied for each test."""
 
 from __future__ import annotations
 

@@ -49,3 +49,23 @@ def test_a_detail_is_not_taken_from_one_that_disagrees() -> None:
         [Evidence(Source.LOG, Outcome.FAILED, "ValueError"), Evidence(Source.STATUS, Outcome.COMPLETED)], DEFAULT
     )
     assert decided.error_type is None
+
+
+@pytest.mark.parametrize(
+    ("partly", "expected"),
+    [(True, Verdict(Outcome.PARTIAL, Source.COMFYUI, "ValueError")), (False, Verdict(Outcome.COMPLETED, Source.STATUS))],
+    ids=["some prompts succeeded", "none did: a failover"],
+)
+def test_a_worker_that_says_completed_after_failed_prompts(partly: bool, expected: Verdict) -> None:  # noqa: FBT001
+    failed = Evidence(Source.COMFYUI, Outcome.FAILED, "ValueError", partly=partly)
+    assert verdict([failed, Evidence(Source.STATUS, Outcome.COMPLETED)], DEFAULT) == expected
+
+
+def test_a_partial_result_of_comfyui_makes_the_default_partial_too() -> None:
+    said = Evidence(Source.COMFYUI, Outcome.PARTIAL)
+    assert verdict([said, Evidence(Source.ACK, Outcome.COMPLETED)], DEFAULT).outcome is Outcome.PARTIAL
+
+
+def test_what_the_program_says_itself_is_not_doubted() -> None:
+    said = [Evidence(Source.COMFYUI, Outcome.PARTIAL), Evidence(Source.API, Outcome.COMPLETED)]
+    assert verdict(said, DEFAULT).outcome is Outcome.COMPLETED

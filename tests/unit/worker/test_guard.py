@@ -59,7 +59,7 @@ def test_a_log_handler_that_fails_in_our_own_hook_does_not_recurse(broken: Hook[
     class Recursive(logging.Handler):
         calls = 0
 
-        def emit(self, record: logging.LogRecord) -> None:
+        def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002  the signature of logging
             Recursive.calls += 1
             broken(0)
 
