@@ -106,6 +106,13 @@ _PROCESSORS: Final = {
         "alpha",
         "Drops what matches a condition, and counts it.",
     ),
+    "lost_jobs": Row(
+        "otel_pipeline.processors.lost_jobs",
+        "LostJobsProcessor",
+        ("traces",),
+        "alpha",
+        "Ends the jobs of workers that were killed, as lost.",
+    ),
     "span_metrics": Row(
         "otel_pipeline.processors.span_metrics",
         "SpanMetricsProcessor",

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from otel_pipeline.event_loop import EventLoop
     from otel_pipeline.exposition.families import Exposition
@@ -50,6 +51,8 @@ class Context:
     """Where servers run and where the HTTP client lives."""
     clock: Callable[[], float] = field(default=time.time)
     """Seconds since 1970."""
+    directory: Path | None = None
+    """Where this component may keep files over a restart; it makes the directory. None: it has nowhere to."""
 
 
 # -- at the door -------------------------------------------------------------------------------------------------------
@@ -122,6 +125,19 @@ class Processor(Protocol):
 
     def process(self, batch: Batch) -> None:
         """Read columns, record edits, drop rows."""
+        ...
+
+
+class Originator(Protocol):
+    """What a processor may be besides: the origin of requests of its own, for telemetry that nobody sends.
+
+    Law: it never blocks the event loop, which `process` runs on too; it ends when it is cancelled.
+    """
+
+    async def originate(self, entrance: Entrance) -> None:
+        """Runs from before the receivers start until after they stop. What it hands in passes every processor of the
+        pipeline, this one too, and counts as received from this component by the transport `internal`.
+        """
         ...
 
 

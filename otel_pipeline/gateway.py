@@ -4,11 +4,13 @@ drained, stopped.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import signal as signals
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import quote
 
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from otel_pipeline.config.loader import GatewayConfig, PipelineConfig
-    from otel_pipeline.contracts import Receiver, Scraped
+    from otel_pipeline.contracts import Entrance, Originator, Receiver, Scraped
     from otel_pipeline.wire.signal import Signal
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,8 @@ class Gateway:
         self._memory = MemoryWatch.from_settings(_of_type(config, "memory_limiter"))
         self._outbox = self._open_outbox(data_dir)
         self._path = DataPath(self._outbox, self._stats, self._memory.short)
+        self._data_dir = data_dir
+        self._originators = Originators()
         self._senders, self._scraped = self._build_exporters()
         self._receivers = self._build_receivers()
 
@@ -91,10 +95,7 @@ class Gateway:
 
     def _build_receivers(self) -> list[Receiver]:
         """Each receiver with an entrance for each transport and signal, leading to the pipelines that name it."""
-        pipelines = {
-            name: Pipeline(name, one.signal, self._build_processors(one), self._stats)
-            for name, one in self._config.pipelines.items()
-        }
+        pipelines = {name: self._build_pipeline(name, one) for name, one in self._config.pipelines.items()}
         receivers: list[Receiver] = []
         for receiver_id, settings in self._config.receivers.items():
             fed: dict[Signal, list[Pipeline]] = {}
@@ -109,10 +110,27 @@ class Gateway:
                 receivers.append(settings.component(settings.config, self._context(receiver_id), entrances))
         return receivers
 
-    def _build_processors(self, pipeline: PipelineConfig) -> list[tuple[str, Processor]]:
+    def _build_pipeline(self, name: str, pipeline: PipelineConfig) -> Pipeline:
+        """A pipeline with an entrance of its own for each processor that originates requests."""
+        processors = self._build_processors(name, pipeline)
+        built = Pipeline(name, pipeline.signal, processors, self._stats)
+        for component_id, processor in processors:
+            if hasattr(processor, "originate"):
+                entrance = self._path.lane(component_id, "internal", pipeline.signal, [built])
+                self._originators.add(component_id, cast("Originator", processor), entrance)
+        return built
+
+    def _build_processors(self, name: str, pipeline: PipelineConfig) -> list[tuple[str, Processor]]:
         """The processors of one pipeline; `batch` and `memory_limiter` are settings of the gateway, no steps."""
-        chosen = [self._config.processors[name] for name in pipeline.processors]
-        return [(one.id, one.component(one.config, self._context(one.id))) for one in chosen if one.built]
+        chosen = [self._config.processors[each] for each in pipeline.processors]
+        return [
+            (one.id, one.component(one.config, self._context(one.id, self._directory(name, one.id))))
+            for one in chosen
+            if one.built
+        ]
+
+    def _directory(self, pipeline_id: str, component_id: str) -> Path:
+        return self._data_dir / "components" / quote(pipeline_id, safe="") / quote(component_id, safe="")
 
     def _batching(self, pipeline: PipelineConfig) -> Batching:
         for name in pipeline.processors:
@@ -122,8 +140,8 @@ class Gateway:
                 return Batching(batch.send_batch_size, batch.timeout, batch.send_batch_max_size)
         return Batching(EXPORT_ITEMS_MIN, EXPORT_WAIT_S)
 
-    def _context(self, component_id: str) -> Context:
-        return Context(component_id, self._stats, self._exposition, self._loop)
+    def _context(self, component_id: str, directory: Path | None = None) -> Context:
+        return Context(component_id, self._stats, self._exposition, self._loop, directory=directory)
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -139,6 +157,7 @@ class Gateway:
             self._serve(exporter.paths, exporter.endpoint)
         for sender in self._senders:
             sender.start()
+        self._loop.run(self._originators.start())
         for receiver in self._receivers:
             receiver.start()
         gc.collect()
@@ -154,6 +173,7 @@ class Gateway:
         for receiver in self._receivers:
             receiver.stop(min(STOP_GRACE_S, drain_s))
         if self._loop.running:
+            self._loop.run(self._originators.stop())
             self._loop.run(self._path.stop())
         for sender in self._senders:
             sender.stop(deadline_s)
@@ -180,6 +200,35 @@ class Gateway:
         for path, render in paths.items():
             app.router.add_get(path, _page(render))
         self._loop.serve(app, endpoint)
+
+
+class Originators:
+    """Runs the processors that hand in requests of their own. `start` and `stop` are for the event loop."""
+
+    def __init__(self) -> None:
+        self._added: list[tuple[str, Originator, Entrance]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def add(self, component_id: str, originator: Originator, entrance: Entrance) -> None:
+        """One more, before the start."""
+        self._added.append((component_id, originator, entrance))
+
+    async def start(self) -> None:
+        """Begin all."""
+        self._tasks = [asyncio.create_task(_originate(*one)) for one in self._added]
+
+    async def stop(self) -> None:
+        """Cancel all and wait for their ends. May be called twice."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _originate(component_id: str, originator: Originator, entrance: Entrance) -> None:
+    try:
+        await originator.originate(entrance)
+    except Exception:
+        log.exception("processor %s hands in nothing of its own any more", component_id)
 
 
 def run(config: GatewayConfig, data_dir: Path) -> int:

@@ -133,6 +133,15 @@ EXPONENTIAL_SCALE_MAX: Final = 2
 EXEMPLAR_LABEL_CHARS_MAX: Final = 128
 """OpenMetrics 1.0: the names and values of an exemplar's labels together."""
 
+OPEN_JOBS_MAX: Final = 100_000
+"""Jobs under way that `lost_jobs` remembers: about 1 KiB each, and more than the workers of one platform have."""
+
+OPEN_JOB_BYTES_MAX: Final = 4096
+"""Of one such job in the file: ids, a dozen short fields, and the resource of its worker."""
+
+LOST_JOBS_REQUEST_MAX: Final = 1_000
+"""Lost jobs in one request: all workers of a platform may vanish at once."""
+
 STOP_GRACE_S: Final = 3.0
 """How long running requests may take to end when the gateway stops."""
 

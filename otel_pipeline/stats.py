@@ -66,6 +66,14 @@ class Stats:
             "Batches in which a processor raised; they went on without it.",
             ("processor",),
         )
+        self.open_jobs: Final = Gauge(
+            "otel_pipeline_open_jobs", "Jobs under way that were reported.", ("processor",), registry=self.registry
+        )
+        self.lost_jobs: Final = self._counter(
+            "otel_pipeline_lost_jobs",
+            "Jobs that fell silent, by event: marked; late_end: ended after all; overflow: too many to remember.",
+            ("processor", "event"),
+        )
         self.sent: Final = self._by_signal("otelcol_exporter_sent", "Items that a backend took.", ("exporter",))
         self.send_failed: Final = self._by_signal(
             "otelcol_exporter_send_failed", "Items that a backend refused for good.", ("exporter",)

@@ -197,6 +197,11 @@ class Batch:
             return b""
         return self.data[self.rows[row, column + cells.A_A] : self.rows[row, column + cells.A_B]]
 
+    def integer(self, key: str, row: int) -> int | None:
+        """The int value of one row in all its 64 bits, as it came; None if it is no int."""
+        column = self._column(key)
+        return int(self.rows[row, column + cells.A_A]) if self.rows[row, column] == cells.T_INT else None
+
     def _column(self, key: str) -> int:
         try:
             return cells.WIDTH + cells.ATTRIBUTE * self._keys[key]

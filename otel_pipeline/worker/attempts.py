@@ -30,7 +30,9 @@ def will_retry(job: Job) -> None:
 def retried(job: Job, error: BaseException) -> None:
     """The job asked to be run again, by an exception of the framework; what it was caused by is what went wrong."""
     will_retry(job)
-    cause = getattr(error, "exc", None) or error.__cause__ or error.__context__
+    cause = (
+        getattr(error, "exc", None) or error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    )
     if isinstance(cause, BaseException):
         job.observe(framework(Outcome.FAILED, error_name(cause), str(cause)))
         if job.owns_span:

@@ -205,8 +205,19 @@ def task_evidence(task: asyncio.Task[Any]) -> tuple[Evidence, ...]:
     return (exception_evidence(error),) if error is not None else ()
 
 
+class Exit:
+    """The process was asked to end."""
+
+    evidence: Evidence | None = None
+    """By a handler of the host's that called sys.exit (lifecycle.py)."""
+
+
 def exception_evidence(error: BaseException) -> Evidence:
     """What an exception that leaves the unit of work says."""
+    if isinstance(error, SystemExit) and Exit.evidence is not None:
+        return Exit.evidence
+    if isinstance(error, SystemExit) and not error.code:
+        return Evidence(Source.END, Outcome.COMPLETED)
     cancelled = isinstance(error, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit)
     outcome = Outcome.CANCELLED if cancelled else Outcome.FAILED
     return Evidence(Source.EXCEPTION, outcome, error_name(error), str(error)[:MESSAGE_MAX])

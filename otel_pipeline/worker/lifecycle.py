@@ -32,7 +32,7 @@ import wrapt
 from otel_pipeline.worker import draining, events, records
 from otel_pipeline.worker.draining import Unsent
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
-from otel_pipeline.worker.flow import exception_evidence, this_flow
+from otel_pipeline.worker.flow import Exit, exception_evidence, this_flow
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import (
     FINISHED,
@@ -268,7 +268,8 @@ def _asked_to_exit(code: object) -> None:
         return
     by = _handled_signal(sys._getframe(2))
     if by is not None:
-        _State.asked = job, Evidence(Source.SIGNAL, Outcome.CANCELLED, by, f"ended by {by}")
+        Exit.evidence = Evidence(Source.SIGNAL, Outcome.CANCELLED, by, f"ended by {by}")
+        _State.asked = job, Exit.evidence
     elif code:
         _State.asked = job, Evidence(Source.EXCEPTION, Outcome.FAILED, "SystemExit")
 
@@ -334,7 +335,7 @@ def _after_fork() -> None:
     forget_inherited()
     draining.forget_threads()
     records.forget()
-    _State.asked = None
+    _State.asked = Exit.evidence = None
     _State.terminating = False
     _State.keeper = draining.Keeper()
 

@@ -16,6 +16,7 @@ from otel_pipeline.worker.jobs import Origin, job_end, job_start
 from otel_pipeline.worker.messages import extract
 from tests.support.worker_spans import Spans, attributes
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 PARENT = extract({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"})
 
 
@@ -116,9 +117,12 @@ def test_the_report_of_a_parent_is_the_span_that_the_child_could_not_end(board: 
     assert not jobs.open_jobs
 
 
-def test_a_child_that_never_began_is_reported_with_a_new_span(board: Board, spans: Spans) -> None:
+@pytest.mark.usefixtures("board")
+def test_a_child_that_never_began_is_reported_with_a_new_span(spans: Spans) -> None:
     pid = forked(lambda: None)
-    children.report(Origin("test", "queue", "m1"), framework(Outcome.LOST), pid=pid, name="process queue", parent=PARENT)
+    children.report(
+        Origin("test", "queue", "m1"), framework(Outcome.LOST), pid=pid, name="process queue", parent=PARENT
+    )
     span = spans.one("process queue")
     assert f"{span.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
 
