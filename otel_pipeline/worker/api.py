@@ -31,10 +31,11 @@ from otel_pipeline.worker import identity, names
 from otel_pipeline.worker.calls import around
 from otel_pipeline.worker.events import emit
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
-from otel_pipeline.worker.flow import MESSAGE_MAX, error_name, exception_evidence, this_flow
+from otel_pipeline.worker.flow import error_name, exception_evidence, this_flow
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import Job, Origin, current_job, job_end, job_start
 from otel_pipeline.worker.outcomes import returned as evidence_of_return
+from otel_pipeline.worker.redaction import error_text, scrub
 
 FIELDS: Final = {
     "type": names.JOB_TYPE,
@@ -194,7 +195,7 @@ def _set_on_job(scope: job, name: str, value: AttributeValue) -> None:
 @hook("api.outcome")
 def _say_outcome(scope: job, outcome: str, error_type: str | None, message: str | None) -> None:
     if scope._job is not None:
-        told = message[:MESSAGE_MAX] if message else None
+        told = scrub(message) if message else None
         scope._job.observe(Evidence(Source.API, Outcome(outcome), error_type, told))
 
 
@@ -231,7 +232,7 @@ class stage(Scope):  # noqa: N801
         if error is not None:
             self._span.record_exception(error)
             self._span.set_attribute(names.ERROR_TYPE, error_name(error))
-            self._span.set_status(Status(StatusCode.ERROR, str(error)[:MESSAGE_MAX]))
+            self._span.set_status(Status(StatusCode.ERROR, error_text(error)))
         self._span.end()
         context.detach(self._token)
 

@@ -11,8 +11,9 @@ import time
 
 from otel_pipeline.worker import names
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
-from otel_pipeline.worker.flow import MESSAGE_MAX, error_name, exception_evidence
+from otel_pipeline.worker.flow import error_name, exception_evidence
 from otel_pipeline.worker.jobs import Job
+from otel_pipeline.worker.redaction import MESSAGE_MAX
 
 
 def raised(job: Job, error: BaseException) -> None:

@@ -32,6 +32,7 @@ from opentelemetry.trace import SpanKind
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import Job, current_job, enter, job_end, leave
+from otel_pipeline.worker.redaction import error_text
 
 LOOP_KEYS_MAX: Final = 64
 """Queues that one loop pops from."""
@@ -220,11 +221,7 @@ def exception_evidence(error: BaseException) -> Evidence:
         return Evidence(Source.END, Outcome.COMPLETED)
     cancelled = isinstance(error, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit)
     outcome = Outcome.CANCELLED if cancelled else Outcome.FAILED
-    return Evidence(Source.EXCEPTION, outcome, error_name(error), str(error)[:MESSAGE_MAX])
-
-
-MESSAGE_MAX: Final = 256
-"""Characters of a message that become a span's status description."""
+    return Evidence(Source.EXCEPTION, outcome, error_name(error), error_text(error))
 
 
 def error_name(error: BaseException) -> str:

@@ -33,7 +33,8 @@ R = TypeVar("R")
 LOGGED_MAX: Final = 20
 """Failures of one hook that are logged; the others are counted only."""
 interrupts: Final[list[type[BaseException]]] = []
-"""What a framework's timer raises in the middle of anything, so in a hook too: a job's time is over. It is the host's."""
+"""What a framework's timer raises in the middle of anything, so in a hook too: a job's time is over. It is the
+host's."""
 
 _log = logging.getLogger("otel_pipeline.worker")
 _log.addHandler(logging.NullHandler())
@@ -57,7 +58,7 @@ class Hook(Generic[P, R]):
             if self.fault is not None:
                 raise self.fault  # noqa: TRY301  it has to be inside the wall
             return self._function(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001  this is the wall
+        except Exception as error:
             if interrupts and isinstance(error, tuple(interrupts)) and error is not self.fault:
                 raise
             self._swallow()

@@ -29,6 +29,7 @@ from otel_pipeline import __version__
 from otel_pipeline.worker import identity, names
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source, Verdict, verdict
 from otel_pipeline.worker.guard import hook
+from otel_pipeline.worker.redaction import scrub
 from otel_pipeline.worker.settings import settings
 
 EVIDENCE_MAX: Final = 64
@@ -280,7 +281,8 @@ def _write(job: Job, decided: Verdict) -> None:
     elif decided.outcome not in NOT_AS_ERROR:
         span.set_attribute(names.ERROR_TYPE, "_OTHER")
     if decided.outcome not in NOT_AS_ERROR:
-        span.set_status(Status(StatusCode.ERROR, decided.message or decided.error_type or decided.outcome.value))
+        told = scrub(decided.message) if decided.message else decided.error_type or decided.outcome.value
+        span.set_status(Status(StatusCode.ERROR, told))
     if job.owns_span:
         span.end(job.ended_ns)
 

@@ -26,9 +26,10 @@ from opentelemetry._logs import LogRecord, SeverityNumber, get_logger, get_logge
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
-from otel_pipeline.worker.flow import MESSAGE_MAX, error_name
+from otel_pipeline.worker.flow import error_name
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import current_job
+from otel_pipeline.worker.redaction import error_text
 from otel_pipeline.worker.tasks import is_own, is_own_file
 
 OWN_LOGGERS: Final = ("opentelemetry", "otel_pipeline")
@@ -116,7 +117,7 @@ def _error_of(record: logging.LogRecord) -> BaseException | None:
 def _observe(error: BaseException | None) -> None:
     job = current_job()
     if job is not None and isinstance(error, Exception):
-        job.observe(Evidence(Source.LOG, Outcome.FAILED, error_name(error), str(error)[:MESSAGE_MAX]))
+        job.observe(Evidence(Source.LOG, Outcome.FAILED, error_name(error), error_text(error)))
 
 
 def _goes_unsent(logger: logging.Logger) -> bool:

@@ -19,6 +19,7 @@ from opentelemetry.util.types import AttributeValue
 from otel_pipeline import __version__
 from otel_pipeline.worker import identity, names
 from otel_pipeline.worker.flow import error_name
+from otel_pipeline.worker.redaction import error_text
 from otel_pipeline.worker.settings import settings
 
 KEY_PREFIX: Final = "otelp:ctx:"
@@ -78,7 +79,7 @@ def send_end(send: Send | None, error: BaseException | None = None) -> None:
     if error is not None:
         send.span.record_exception(error)
         send.span.set_attribute(names.ERROR_TYPE, error_name(error))
-        send.span.set_status(Status(StatusCode.ERROR, str(error)[:256]))
+        send.span.set_status(Status(StatusCode.ERROR, error_text(error)))
     send.span.end()
     if send.token is not None:
         context.detach(send.token)

@@ -145,7 +145,7 @@ def _status_write(job: Job, key: str, value: object) -> Evidence | None:
     ruled = rules.decide("status", payload, place=key, job_id=job.id)
     if ruled is not None:
         return ruled.evidence
-    by_key = _names(job, key)
+    by_key = names_job(job, key)
     root = payload.root
     found: Finding | None
     if is_structure(root):
@@ -219,7 +219,7 @@ def _pushed(job: Job, queue: str, value: object) -> Evidence | None:
         return ruled.evidence
     about = _about(job, payload)
     element = _raw(value)
-    if about is None and not (element is not None and (element == job.element or _names(job, _start_of(element)))):
+    if about is None and not (element is not None and (element == job.element or names_job(job, _start_of(element)))):
         return None
     found = _final(payload, about) if about is not None else None
     named = set(_WORD.findall(queue.lower()))
@@ -244,7 +244,7 @@ def _http_message(job: Job, method: str, url: str, body: object) -> Evidence | N
     root = payload.root
     if not is_structure(root):
         return None
-    about = root if isinstance(root, dict) and _names(job, unquote(url[: ELEMENT_MAX * 8])) else _about(job, payload)
+    about = root if isinstance(root, dict) and names_job(job, unquote(url[: ELEMENT_MAX * 8])) else _about(job, payload)
     found = _final(payload, about) if about is not None else None
     return found.evidence(Source.MESSAGE) if found is not None else None
 
@@ -275,7 +275,7 @@ def _own_words(job: Job) -> list[str]:
     return [word for word in dict.fromkeys(known) if word]
 
 
-def _names(job: Job, text: str) -> bool:
+def names_job(job: Job, text: str) -> bool:
     """Whether a key, URL or text holds the job's id as a word of its own."""
     return any(_position(text, word) >= 0 for word in _own_words(job))
 

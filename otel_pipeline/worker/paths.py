@@ -33,6 +33,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -52,6 +53,13 @@ _INDEX: Final = re.compile(r"\[\s*(-?\d{1,6})\s*\]")
 _ENV: Final = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 _FILTER: Final = re.compile(r"(json|stem|base|lower|len|hash|url:(?:host|port|hostport|path))(?=[\s.\[|]|$)")
 _STARTS: Final = "a key, [n], $, env:NAME, @key{...} or ~regex~"
+
+
+def compiled(text: str) -> re.Pattern[str]:
+    """The regular expression; what Python may read otherwise in the future is no warning to the host program."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return re.compile(text)
 
 
 class PathError(ValueError):
@@ -192,7 +200,7 @@ class _Parser:
         if end >= len(self.text):
             raise PathError(self.text, len(self.text), "a closing ~")
         try:
-            pattern = re.compile(self.text[begin:end].replace("\\~", "~"))
+            pattern = compiled(self.text[begin:end].replace("\\~", "~"))
         except (re.error, OverflowError, RecursionError) as error:
             at = begin + (getattr(error, "pos", None) or 0)
             raise PathError(self.text, at, f"a regular expression ({error})") from error

@@ -85,6 +85,14 @@ def scrub(text: str) -> str:
     return " ".join(words)[:MESSAGE_MAX]
 
 
+def error_text(error: BaseException) -> str:
+    """The message of an exception, as `scrub` leaves it; empty if the exception cannot tell it."""
+    try:
+        return scrub(str(error))
+    except Exception:  # noqa: BLE001  it is the program's code that runs here
+        return ""
+
+
 def pseudonym(text: str, key: str = "") -> str:
     """16 hexadecimal digits that stand for a user: HMAC-SHA-256 with a key, a plain hash without."""
     raw = text.encode("utf-8", "surrogatepass")

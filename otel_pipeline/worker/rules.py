@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from otel_pipeline.worker import documents
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
-from otel_pipeline.worker.paths import PATTERN_TEXT_MAX, Path, PathError, parse
+from otel_pipeline.worker.paths import PATTERN_TEXT_MAX, Path, PathError, compiled, parse
 from otel_pipeline.worker.payload import Payload, scalar
 from otel_pipeline.worker.redaction import scrub
 from otel_pipeline.worker.settings import PREFIX, settings
@@ -140,7 +140,7 @@ def _rule(given: Any) -> Rule:
         raise ValueError("exists: true or false")  # noqa: TRY004
     try:
         paths = parse(_text(given, "path")) if "path" in given else ()
-        pattern = re.compile(_text(given, "matches")) if "matches" in given else None
+        pattern = compiled(_text(given, "matches")) if "matches" in given else None
     except PathError as error:
         raise ValueError(f"path: {error}") from error
     except re.error as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +16,7 @@ from opentelemetry import metrics
 from opentelemetry.util.types import AttributeValue
 
 from otel_pipeline import __version__
-from otel_pipeline.worker import names
+from otel_pipeline.worker import identity, names
 from otel_pipeline.worker.adapters import redis_commands as commands
 from otel_pipeline.worker.adapters import redis_context
 from otel_pipeline.worker.adapters.redis_commands import Element, Found
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 SEEN_MAX: Final = 256
 """Members of sorted sets that a loop looked at and may take next."""
+SIDES_MAX: Final = 4
+"""Keys beside the queue that are read for one job."""
 SITES_MAX: Final = 16
 """Lines of the program that one loop pops at."""
 
@@ -50,12 +52,23 @@ class Delivery:
     carried: Carried | None = None
     tries: int = 0
     """How often it came again."""
+    known: dict[str, AttributeValue] = field(default_factory=dict)
+    """Fields of the job from keys beside the queue, if the operator named such keys."""
+
+    def sides(self) -> list[identity.Side]:
+        """Keys that say more of the job than its element does; without their values."""
+        element = self.element
+        if not settings().job_fields:
+            return []
+        identifier = identity.job_id(element.message, identity.fields(element.message, element.key))
+        keys = identity.side_keys(identifier, element.key)[:SIDES_MAX] if identifier else []
+        return [identity.Side(key, None, identifier) for key in keys if identifier]
 
     def start(self) -> Job:
         """Begins the job of the element, in this task or thread."""
         element, carried = self.element, self.carried
         waited_s = redis_context.age_s(carried) if carried else None
-        attributes: dict[str, AttributeValue] = {names.JOB_QUEUE_WAIT_S: waited_s} if waited_s is not None else {}
+        attributes = {**self.known, **({names.JOB_QUEUE_WAIT_S: waited_s} if waited_s is not None else {})}
         job = job_start(
             Origin("redis", element.key, message_id=element.message_id, group=element.group),
             element.message,
@@ -189,7 +202,13 @@ def deliveries(found: Iterable[Found]) -> list[Delivery]:
 
 
 def lookups(waiting: Sequence[Delivery]) -> list[Command]:
-    """Commands that read the side keys of what was popped."""
+    """Commands that read what lies beside the queue for the elements that were popped: context, fields of the job."""
+    sides = [("GET", side.key) for each in waiting for side in each.sides()]
+    about = [command for get in sides for command in (get, ("HGETALL", get[1]))]  # one of the two is of the wrong type
+    return [*_context_reads(waiting), *about]
+
+
+def _context_reads(waiting: Sequence[Delivery]) -> list[Command]:
     if settings().carrier == "off":
         return []
     return [command for each in waiting if each.carried is None for command in redis_context.reads(each.element.raw)]
@@ -197,12 +216,24 @@ def lookups(waiting: Sequence[Delivery]) -> list[Command]:
 
 def learn(waiting: Sequence[Delivery], answers: Sequence[Any]) -> list[Command]:
     """Puts the answers to `lookups` where they belong; commands that count what was delivered before."""
+    _learn_fields(waiting, answers[len(_context_reads(waiting)) :])
+    if settings().carrier == "off":
+        return []
     counting: list[Command] = []
     for index, each in enumerate(each for each in waiting if each.carried is None):
         each.carried = redis_context.found(answers[index * redis_context.READS :])
         if _comes_again(each):
             counting += redis_context.counts(each.element.raw)
     return counting
+
+
+def _learn_fields(waiting: Sequence[Delivery], answers: Sequence[Any]) -> None:
+    values = iter(zip(answers[::2], answers[1::2], strict=False))
+    for each in waiting:
+        for side in each.sides():
+            value = next((value for value in next(values, ()) if value), None)
+            if value is not None:
+                each.known.update(identity.fields(replace(side, value=value), each.element.key))
 
 
 def learn_tries(waiting: Sequence[Delivery], answers: Sequence[Any]) -> None:

@@ -169,6 +169,9 @@ def _leave_alone(client: Any) -> None:
 
 
 def _judged(client: Any, answers: list[Any]) -> list[Any] | None:
+    # A key beside the queue may be a string or a hash: both are asked for.
+    wrong = [isinstance(each, Exception) and str(each).startswith("WRONGTYPE") for each in answers]
+    answers = [None if is_wrong else each for each, is_wrong in zip(answers, wrong, strict=True)]
     if any(isinstance(answer, Exception) for answer in answers):
         _leave_alone(client)
         return None

@@ -54,17 +54,10 @@ def observe(job: Job | None, name: str, args: Arguments, answer: Any) -> None:
 
 
 def _read(job: Job, name: str, args: Arguments, answer: Any) -> None:
-    if answer and _names_job(job, commands.text(args[1])):
+    if answer and outcomes.names_job(job, commands.text(args[1])):
         message = commands.small(commands.READS[name](args, answer))
         if message is not None:
             job.learn(message)
-
-
-def _names_job(job: Job, key: str) -> bool:
-    if job.id and job.id in key:
-        return True
-    element = job.element
-    return element is not None and 3 <= len(element) <= 200 and commands.text(element) in key
 
 
 def _written(job: Job, args: Arguments, value: Callable[[Arguments], Any]) -> None:
@@ -100,7 +93,7 @@ def _removed(job: Job | None, name: str, args: Arguments, answer: Any) -> None:
             _settle(_owner(job, commands.raw(value)))
     elif job is not None:
         for key in map(commands.text, args[1:]):
-            if _HELD.search(key) and _names_job(job, key):
+            if _HELD.search(key) and outcomes.names_job(job, key):
                 _settle(job)
 
 

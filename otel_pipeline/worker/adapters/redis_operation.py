@@ -305,6 +305,8 @@ def counted(answers: list[Any] | None, operation: Operation) -> None:
 def done(operation: Operation) -> Answer | None:
     """Begins the jobs of what was popped, ends the spans of what was pushed, tells the job what its commands say."""
     redis_producer.end(operation.parcels)
+    if not operation.answers:  # `answered` failed: the program gets what Redis said, as it is
+        return None
     _observed(operation)
     if operation.pops:
         redis_consumer.count(operation.asked, empty=not any(operation.answers[index] for index in operation.pops))

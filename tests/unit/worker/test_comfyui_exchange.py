@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from otel_pipeline.worker.comfyui import report
 from otel_pipeline.worker.comfyui.exchange import Exchange
 from otel_pipeline.worker.comfyui.prompts import AGE_S_MAX, prompts
 from otel_pipeline.worker.comfyui.sockets import frame
+from otel_pipeline.worker.guard import HOOKS
 from otel_pipeline.worker.jobs import Job, Origin, job_end, job_start
 from otel_pipeline.worker.settings import read
 from tests.support.worker_spans import Spans, attributes
@@ -428,3 +430,31 @@ def test_status_messages_to_other_servers_are_shown_to_the_outcome_rules(monkeyp
         assert http.begin(method, url, lambda body=body: body) is None
     job_end(working)
     assert shown == [("PATCH", url, b'{"status": "failed"}'), ("POST", url, {"ok": False})]
+
+
+def test_threads_that_post_poll_and_listen_at_once_lose_nothing(spans: Spans) -> None:
+    def work(thread: int) -> None:
+        for number in range(40):
+            prompt_id = f"{thread}-{number}"
+            post(prompt_id)
+            answer(exchange("GET", f"/history/{prompt_id}"), 200, {})
+
+    def listen() -> None:
+        left = {f"{thread}-{number}" for thread in range(4) for number in range(40)}
+        while left:
+            for prompt_id in [each for each in left if prompts.found(each) is not None]:
+                tell("executing", prompt_id, node="9")
+                tell("execution_success", prompt_id)
+                left.discard(prompt_id)
+
+    failures = {name: each.failures for name, each in HOOKS.items()}
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    threads.append(threading.Thread(target=listen, daemon=True))
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(30)
+        assert not each.is_alive()
+    assert {name: each.failures for name, each in HOOKS.items()} == failures
+    assert len(spans.named("comfyui.prompt")) == len(spans.named("comfyui.node SaveImage")) == 160
+    assert {attributes(span)["comfyui.outcome"] for span in spans.named("comfyui.prompt")} == {"success"}

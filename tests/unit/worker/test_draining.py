@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 from collections.abc import Iterator
@@ -86,7 +87,7 @@ def test_a_flush_where_no_thread_can_be_had_fails_at_once(provider: Provider, mo
     def refuse(*_: Any) -> int:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
-    monkeypatch.setattr(draining._thread, "start_new_thread", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     assert not draining.flush(10)
     assert Unsent.since_flush
     draining.shut_down(time.monotonic() + 10)

@@ -53,7 +53,10 @@ def test_a_detail_is_not_taken_from_one_that_disagrees() -> None:
 
 @pytest.mark.parametrize(
     ("partly", "expected"),
-    [(True, Verdict(Outcome.PARTIAL, Source.COMFYUI, "ValueError")), (False, Verdict(Outcome.COMPLETED, Source.STATUS))],
+    [
+        (True, Verdict(Outcome.PARTIAL, Source.COMFYUI, "ValueError")),
+        (False, Verdict(Outcome.COMPLETED, Source.STATUS)),
+    ],
     ids=["some prompts succeeded", "none did: a failover"],
 )
 def test_a_worker_that_says_completed_after_failed_prompts(partly: bool, expected: Verdict) -> None:  # noqa: FBT001

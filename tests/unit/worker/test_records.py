@@ -80,7 +80,6 @@ def test_a_job_that_nobody_ends_is_ended_by_its_age(spans: Spans, monkeypatch: p
 
 
 def test_the_thread_reports_a_job_soon_after_its_start(spans: Spans) -> None:
-    records.started.append(records._on_start)
     records.install()
     job_start(ORIGIN)
     deadline_s = time.monotonic() + 10
