@@ -17,7 +17,7 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType, ModuleType
 from typing import Any, Final
 
@@ -25,11 +25,13 @@ from opentelemetry import context
 from opentelemetry._logs import LogRecord, SeverityNumber, get_logger, get_logger_provider
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
+from otel_pipeline.worker import outcomes
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
 from otel_pipeline.worker.flow import error_name
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import current_job
 from otel_pipeline.worker.redaction import error_text
+from otel_pipeline.worker.settings import settings
 from otel_pipeline.worker.tasks import is_own, is_own_file
 
 OWN_LOGGERS: Final = ("opentelemetry", "otel_pipeline")
@@ -101,6 +103,7 @@ def _logged(logger: logging.Logger, record: logging.LogRecord) -> None:
             _observe(_error_of(record))
         if not _local.loguru and _goes_unsent(logger):
             _send(record.name, _of_stdlib(record))
+        _ask_rules(record.getMessage)
     finally:
         _local.busy = False
 
@@ -118,6 +121,13 @@ def _observe(error: BaseException | None) -> None:
     job = current_job()
     if job is not None and isinstance(error, Exception):
         job.observe(Evidence(Source.LOG, Outcome.FAILED, error_name(error), error_text(error)))
+
+
+def _ask_rules(text: Callable[[], str]) -> None:
+    """What the operator's rules say of the line; without rules no text is made of it."""
+    job = current_job() if settings().job_rules else None
+    if job is not None:
+        job.observe(outcomes.logged(job, text()))
 
 
 def _goes_unsent(logger: logging.Logger) -> bool:
@@ -271,6 +281,7 @@ def _logged_by_loguru(handler: Any, record: dict[str, Any]) -> None:
         # A record that came from the standard library, or goes there, is sent on its way through it.
         if not _local.stdlib and not _Bridge.loguru_feeds_stdlib and _has_provider() and is_instrumentation_enabled():
             _send(str(record["name"]), _of_loguru(record))
+        _ask_rules(lambda: str(record["message"]))
     finally:
         _local.busy = False
 

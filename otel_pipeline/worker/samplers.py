@@ -111,7 +111,7 @@ class Sampler:
         self._readings = Readings(interval_s * ROUNDS_SHOWN)
         self._redis: Any = None
         meter = metrics.get_meter("otel_pipeline.worker", __version__)
-        self._redis_errors = meter.create_counter("redis_errors", description="Redis commands that failed.")
+        self._redis_errors = meter.create_counter("redis.errors", description="Redis commands that failed.")
         for name, text in GAUGES.items():
             meter.create_observable_gauge(name, [self._readings.observe(name)], description=text)
 

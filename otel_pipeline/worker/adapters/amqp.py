@@ -89,7 +89,7 @@ def polled(queue: str, *, empty: bool) -> None:
 def begin(message: Message, library: str, *, settled: bool) -> Delivery:
     """Begins the job of a message in this thread or task; `settled` if no acknowledgement is expected."""
     flow = this_flow()
-    adopted = current(library)
+    adopted = current(f"opentelemetry.instrumentation.{library}")
     attributes: dict[str, AttributeValue] = {}
     if message.correlation_id:
         attributes[names.MESSAGING_CONVERSATION_ID] = message.correlation_id

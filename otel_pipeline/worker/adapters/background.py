@@ -51,7 +51,7 @@ def _as_job(function: Callable[..., Any]) -> Callable[..., Any]:
 def _begin(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
     origin = Origin(SYSTEM, name_of(function))
     message = message_of(positional_names(function), args, kwargs)
-    adopted = current("fastapi", SpanKind.INTERNAL)
+    adopted = current("opentelemetry.instrumentation.fastapi", SpanKind.INTERNAL)
     if adopted is not None:
         return job_start(origin, message, parent=adopted.parent, adopt=adopted.span)
     ambient = context.get_current()

@@ -236,7 +236,7 @@ def _occupied(flow: Flow) -> bool:
 def _begin(slot: Slot) -> None:
     body = slot.message.get("Body")
     inner, around = _unwrapped(body)
-    adopted = current("boto3sqs")
+    adopted = current("opentelemetry.instrumentation.boto3sqs")
     slot.job = job_start(
         Origin(SYSTEM, slot.queue, slot.message.get("MessageId")),
         inner,

@@ -111,11 +111,11 @@ def test_a_redis_that_is_away_is_counted_and_the_backends_are_measured(
     }
     process = start(tmp_path, "time.sleep(60)", sink.url, **more)
     try:
-        sink.wait(lambda: values(sink, "redis_errors") and values(sink, "comfyui_backend_health"))
+        sink.wait(lambda: values(sink, "redis.errors") and values(sink, "comfyui_backend_health"))
     finally:
         process.kill()
         process.communicate(timeout=10)
-    assert sink.point("redis_errors").value >= 1
+    assert sink.point("redis.errors").value >= 1
     assert sink.point("comfyui_backend_health").value == 1
     assert sink.spans == []
 
@@ -127,7 +127,7 @@ def test_a_redis_that_is_away_is_counted_and_the_backends_are_measured(
         ("job_queue_size", "gauge", "job_queue_size"),
         ("comfyui_backend_health", "gauge", "comfyui_backend_health"),
         ("worker_active", "gauge", "worker_active"),
-        ("redis_errors", "counter", "redis_errors_total"),
+        ("redis.errors", "counter", "redis_errors_total"),
     ],
 )
 def test_the_names_on_the_gateways_page_are_those_that_dashboards_use(name: str, kind: str, shown: str) -> None:
