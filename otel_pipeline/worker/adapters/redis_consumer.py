@@ -16,7 +16,7 @@ from opentelemetry import metrics
 from opentelemetry.util.types import AttributeValue
 
 from otel_pipeline import __version__
-from otel_pipeline.worker import identity, names
+from otel_pipeline.worker import identity, names, records
 from otel_pipeline.worker.adapters import redis_commands as commands
 from otel_pipeline.worker.adapters import redis_context
 from otel_pipeline.worker.adapters.redis_commands import Element, Found
@@ -130,6 +130,7 @@ def ask(keys: Iterable[str], site: Site | None) -> bool:
         flow.loop_keys.update(wanted)  # the line that popped the job before, with another queue in turn
     if not next_pop(wanted):
         return False
+    records.consuming()
     if site[1] and len(loop.sites) < SITES_MAX:
         loop.sites.add(site)
     _close(loop)

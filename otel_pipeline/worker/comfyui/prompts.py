@@ -9,7 +9,7 @@ holds if nothing better comes.
 
 from __future__ import annotations
 
-import atexit
+import functools
 import os
 import threading
 import time
@@ -23,6 +23,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind
 
 from otel_pipeline import __version__
+from otel_pipeline.worker import lifecycle
 from otel_pipeline.worker.comfyui import report
 from otel_pipeline.worker.comfyui.answers import (
     INTERRUPTED,
@@ -257,10 +258,9 @@ class Prompts:
         self.__init__()  # type: ignore[misc]  # every part of it is new, the lock too
 
     def _arm(self) -> None:
-        """As late as that, so that it runs before what sends the last spans: the last registered runs first."""
         if not self._armed:
             self._armed = True
-            atexit.register(_close_all, self)
+            lifecycle.closing.append(functools.partial(_close_all, self))
 
     def _join(self, job: Job, prompt: Prompt) -> None:
         mine = self._of_jobs.get(id(job))
