@@ -36,11 +36,13 @@ def test_the_demo_draws_traces_and_tells_where_to_look(launcher: Launcher) -> No
         "cached": "completed",
         "validation_error": "failed",
     }
-    assert len(re.findall(r"^trace [0-9a-f]{32} · \d+ spans? · ", text, re.MULTILINE)) == 6
-    assert re.search(r"^● \w+ · .* · video-worker", text, re.MULTILINE)
+    assert len(re.findall(r"^trace [0-9a-f]{32} · \d+ spans? · ", text, re.MULTILINE)) == 4
+    assert len(re.findall(r"^● send video_orchestrator:queue · .* · video-api", text, re.MULTILINE)) == 4
+    assert len(re.findall(r"└─ process video_orchestrator:queue · .* · video-worker", text)) == 4
     for place in ("metrics of the platform", "metrics of the gateway", "health", "traces, logs, configuration"):
         assert re.search(rf"^  {place} +\S+", text, re.MULTILINE), place
     assert "Traceback" not in text
+    assert "more:" not in text, "no trace that is not a job"
     assert not list(launcher.folder.glob("otel-pipeline-*")), "the demo cleans up behind itself"
 
 
