@@ -7,6 +7,7 @@ those and this package. Figures are medians over the rounds, of the CPU time of 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sys
 import tempfile
@@ -18,7 +19,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-import asyncio
 from aiohttp import web
 
 from otel_pipeline.demo import comfyui
@@ -31,7 +31,10 @@ MODES: Final = ("plain", "official", "ours")
 RESULTS: Final = Path(__file__).parent / "results"
 CHILD_S_MAX: Final = 120.0
 PROGRESS: Final = json.dumps(
-    {"type": "progress", "data": {"value": 3, "max": 20, "prompt_id": "3e3920d2-6c40-47db-8e43-1102cdb6d7b6", "node": "3"}}
+    {
+        "type": "progress",
+        "data": {"value": 3, "max": 20, "prompt_id": "3e3920d2-6c40-47db-8e43-1102cdb6d7b6", "node": "3"},
+    }
 )
 
 
@@ -120,8 +123,8 @@ def render(session: Session, runs: dict[str, list[dict[str, Any]]]) -> str:
         f"- machine: {session.cpu}, {session.cores} cores, load average before the start {session.load_average}",
         f"- Python {session.python}",
         "",
-        "CPU time of the worker's process for one operation, medians, in microseconds; batching and encoding of spans and",
-        "log records are in it, sending is not. A ComfyUI prompt is POST /prompt, five GET /history and GET /view.",
+        "CPU time of the worker's process for one operation, medians, in microseconds; batching and encoding of spans",
+        "and log records are in it, sending is not. A ComfyUI prompt is POST /prompt, five GET /history and GET /view.",
         "",
         "| operation | plain | official | ours | added by official | added by ours | ours / official | ours / plain |",
         "|---|---|---|---|---|---|---|---|",

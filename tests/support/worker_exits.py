@@ -1,3 +1,5 @@
+# ruff: noqa: PLC0415, S501
+# Imports come after our hooks, or do not come at all. All servers are on loopback.
 """A worker that starts, works and ends in one of several ways, for tests of what hooks do at a process's start and end.
 
     python -c 'from tests.support.worker_exits import main; main()' '{"redis": ..., "comfyui": ..., "runs": [...]}'
@@ -165,9 +167,10 @@ def _be(options: dict[str, Any], number: int, kind: str, fault: str | None, fold
 
     client = redis.Redis.from_url(options["redis"].removesuffix("/0") + f"/{number % 16}")
     client.flushdb()
-    print(client.rpush("jobs:queue", TEXT), client.lpop("jobs:queue"), flush=True)
-    graph = {"9": {"class_type": "SaveImage", "inputs": {}}}
+    graph = {"1": {"class_type": "EmptyImage", "inputs": {}}, "9": {"class_type": "SaveImage", "inputs": {}}}
     http = httpx.Client(verify=False)
+    print(http.post(options["comfyui"] + "/prompt", json={"prompt": graph}).status_code, flush=True)
+    print(client.rpush("jobs:queue", TEXT), client.lpop("jobs:queue"), flush=True)
     print(http.post(options["comfyui"] + "/prompt", json={"prompt": graph}).status_code, flush=True)
     sys.modules["__main__"].own_job = own_job  # type: ignore[attr-defined]
     print(own_job(2), flush=True)

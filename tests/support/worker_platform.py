@@ -14,8 +14,8 @@ import sys
 import time
 import urllib.request
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ from typing import Any, Final
 import redis
 
 from tests.benchmarks.process import accepts_connections, free_ports
+from tests.e2e.gateway import own_metrics
 from tests.e2e.support import HOST, PEERS, Launcher, Server, environment, fetch, get, get_json, python, until
 from tests.support import worker_runpod
 from tests.support.worker_styles import FOLDER, Style
@@ -42,7 +43,9 @@ class Platform:
 
     launcher: Launcher
     redis_url: str
-    processors: Mapping[str, Any] = field(default_factory=dict)
+    lost_after: str = "60s"
+    prompt_s_min: float = 0.15
+    """How long a prompt takes that executes nodes."""
 
     def __post_init__(self) -> None:
         folder = self.launcher.folder
@@ -51,8 +54,8 @@ class Platform:
         config.write_text(json.dumps(self._gateway_config()))
         arguments = ("gateway", "--config", str(config), "--data-dir", str(folder / "outbox"))
         self.gateway = self.launcher.start("gateway", python("otel_pipeline", *arguments))
-        fast = ("--run-seconds-min", "0.15")
-        self._serve("comfyui", self.comfyui, python("otel_pipeline.demo.comfyui", "--port", str(self.comfyui), *fast))
+        least = ("--run-seconds-min", str(self.prompt_s_min))
+        self._serve("comfyui", self.comfyui, python("otel_pipeline.demo.comfyui", "--port", str(self.comfyui), *least))
         quick = ("--delay-seconds", "0.02")
         self._serve("tts", self.tts, python("otel_pipeline.demo.tts", "--port", str(self.tts), *quick))
         self.gateway.wait_until(lambda: get(f"http://{HOST}:{self.health}/readyz")[0] == 200, "ready")
@@ -90,7 +93,7 @@ class Platform:
             "OTEL_METRIC_EXPORT_INTERVAL": "1000",
         }
 
-    # -- producers ------------------------------------------------------------------------------------------------------
+    # -- producers ----------------------------------------------------------------------------------------------------
 
     def produce(self, style: Style, *, with_us: bool) -> Server | None:
         """Starts what enqueues the jobs of a style; `enqueue` waits for it."""
@@ -141,7 +144,7 @@ class Platform:
         with redis.Redis.from_url(self.redis_url.removesuffix("/0") + f"/{database}") as client:
             return set(client.keys("*"))
 
-    # -- workers --------------------------------------------------------------------------------------------------------
+    # -- workers ------------------------------------------------------------------------------------------------------
 
     def start_worker(self, style: Style, **more: str) -> Server:
         """The worker as an operator starts it."""
@@ -153,6 +156,14 @@ class Platform:
         env = environment(**self.services(style), **self.instrumented(style.service), **more)
         return self.launcher.start(style.service, (*_instrument(with_us=True), *style.command), env)
 
+    def prompts_running(self) -> int:
+        """Prompts that ComfyUI is at work on."""
+        return len(get_json(f"http://{HOST}:{self.comfyui}/queue")["queue_running"])
+
+    def open_jobs(self) -> float:
+        """Jobs under way that workers have reported to the gateway."""
+        return sum(value for _, value in own_metrics(self.telemetry).get("otel_pipeline_open_jobs", []))
+
     def wait_for_jobs(self, style: Style, worker: Server) -> None:
         """Until every job is over by the worker's own word."""
         with redis.Redis.from_url(self.redis_url, decode_responses=True) as client:
@@ -161,32 +172,14 @@ class Platform:
             )
 
     def _done(self, client: Any, style: Style, worker: Server) -> int:
-        ids = [sample.id for sample in style.samples]
-        match style.name:
-            case "list_json":
-                values = [json.loads(client.get(f"image:status:{each}") or "{}").get("status") for each in ids]
-                return sum(value in ("completed", "failed") for value in values)
-            case "list_id":
-                values = [client.hget(f"orchestrator:job:{each}", "status") for each in ids]
-                return sum(value in ("completed", "failed", "cancelled") for value in values)
-            case "streams":
-                return int(client.xlen("render:results"))
-            case "zset":
-                return sum(client.hget(f"gen:task:{each}", "progress") in ("100", "-1") for each in ids)
-            case "rq_tasks":
-                return int(client.zcard("rq:finished:clips"))
-            case "arq_tasks":
-                return len(client.keys("arq:result:*"))
-            case "celery_tasks":
-                values = [json.loads(client.get(f"poster:{each}") or "{}").get("state") for each in ids]
-                return sum(value in ("SUCCESS", "FAILURE") for value in values)
-            case "runpod_handler":
-                return len(get_json(f"http://{HOST}:{self.runpod}/results"))
-            case _:
-                text = worker.text()
-                return text.count("\ndone ") + text.count("Traceback (most")
+        if style.name == "runpod_handler":
+            return len(get_json(f"http://{HOST}:{self.runpod}/results"))
+        if style.name == "inline":  # it tells nobody
+            text = worker.text()
+            return text.count("\ndone ") + text.count("Traceback (most")
+        return _DONE[style.name](client, [sample.id for sample in style.samples])
 
-    # -- what came out --------------------------------------------------------------------------------------------------
+    # -- what came out ------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
         """Until the gateway's files have not grown for a moment."""
@@ -222,7 +215,7 @@ class Platform:
         names = {"traces": "file", "logs": "file/logs", "metrics": "file/metrics"}
         return {
             "receivers": {"otlp": {"protocols": {"http": {"endpoint": f"{HOST}:{self.otlp}"}}}},
-            "processors": dict(self.processors),
+            "processors": {"lost_jobs": {"lost_after": self.lost_after}},
             "exporters": {name: {"path": str(folder / f"{signal}.jsonl")} for signal, name in names.items()},
             "extensions": {"health_check": {"endpoint": f"{HOST}:{self.health}"}},
             "service": {
@@ -231,7 +224,7 @@ class Platform:
                 "pipelines": {
                     signal: {
                         "receivers": ["otlp"],
-                        "processors": list(self.processors) if signal == "traces" else [],
+                        "processors": ["lost_jobs"] if signal == "traces" else [],
                         "exporters": [name],
                     }
                     for signal, name in names.items()
@@ -284,7 +277,7 @@ def _dump_rq(client: Any, _style: Style) -> list[Any]:
 
 def _dump_arq(client: Any, style: Style) -> list[Any]:
     members = client.zrange(style.queue, 0, -1)
-    bodies = [pickle.loads(client.get(b"arq:job:" + each)) for each in members]
+    bodies = [pickle.loads(client.get(b"arq:job:" + each)) for each in members]  # noqa: S301  our own
     return [*members, *({key: value for key, value in body.items() if key != "et"} for body in bodies)]
 
 
@@ -301,4 +294,24 @@ _DUMPS: Final = {
     "arq_tasks": _dump_arq,
     "celery_tasks": _dump_celery,
     "inline": _dump_list,
+}
+
+
+# -- how workers tell that they are done -------------------------------------------------------------------------------
+
+_FINAL: Final = ("completed", "failed", "cancelled", "SUCCESS", "FAILURE", "100", "-1")
+
+
+def _field(client: Any, key: str, field: str) -> Any:
+    return json.loads(client.get(key) or "{}").get(field)
+
+
+_DONE: Final[dict[str, Callable[[Any, list[str]], int]]] = {
+    "list_json": lambda client, ids: sum(_field(client, f"image:status:{each}", "status") in _FINAL for each in ids),
+    "list_id": lambda client, ids: sum(client.hget(f"orchestrator:job:{each}", "status") in _FINAL for each in ids),
+    "streams": lambda client, _: int(client.xlen("render:results")),
+    "zset": lambda client, ids: sum(client.hget(f"gen:task:{each}", "progress") in _FINAL for each in ids),
+    "rq_tasks": lambda client, _: int(client.zcard("rq:finished:clips")),
+    "arq_tasks": lambda client, _: len(client.keys("arq:result:*")),
+    "celery_tasks": lambda client, ids: sum(_field(client, f"poster:{each}", "state") in _FINAL for each in ids),
 }

@@ -33,7 +33,7 @@ PROMPT_ERRORS: Final = {"execution_error": "ValueError", "out_of_memory": OOM, "
 TEXTS: Final = {"speech_429": " [[429]]", "speech_500": " [[500]]"}
 """What the text for the speech API ends with."""
 TEXT: Final = "A lighthouse keeper finds a letter in a bottle and answers it."
-SECRET: Final = "a-user-nobody-may-see-"
+SECRET: Final = "a-user-nobody-may-see-"  # noqa: S105  no password
 """What the raw ids of users begin with: it may be in no telemetry."""
 
 
@@ -77,12 +77,8 @@ class Style:
     post: str | None
     """The API's path for a new job; without one a script enqueues them."""
     samples: tuple[Sample, ...]
-    send: str = ""
-    """Name of the span that enqueues, if there is one."""
-    process: str = ""
-    """Name of the job's span."""
     prompts_by: str = "httpx"
-    """The library of the calls to ComfyUI; only httpx has an official instrumentation here, so only it has its spans."""
+    """The library of the calls to ComfyUI. Only httpx has an official instrumentation here."""
     nodes: bool = True
     """It reads ComfyUI's WebSocket, so that nodes are seen."""
     peer: bool = False

@@ -56,7 +56,7 @@ def wait(program: str, address: str, process: subprocess.Popen[bytes]) -> None:
 
 
 WORKER = """
-    import asyncio, sys
+    import asyncio, os, sys
     from concurrent.futures import ThreadPoolExecutor
     from datetime import timedelta
 
@@ -83,6 +83,9 @@ WORKER = """
                         print("failed:", error.cause.cause)
 
     asyncio.run(main())
+    # Not through the interpreter's finalization: there the SDK's runtime aborts now and then, with us and without.
+    sys.stdout.flush()
+    os._exit(0)
 """
 STAGES = """
     from datetime import timedelta

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
-from otel_pipeline.worker import flow, names, tasks
+from otel_pipeline.worker import flow, lifecycle, names, tasks
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
 from otel_pipeline.worker.jobs import Job, Origin, current_job, job_start
 from tests.support.worker_spans import Spans, attributes
@@ -160,6 +161,92 @@ def test_a_helper_thread_does_not_keep_a_job_open_that_the_loop_itself_works_on(
     check(spans, "a")
     stop.set()
     helper.join(WAIT_S)
+
+
+def test_a_loop_that_only_keeps_its_books_after_it_handed_a_job_on_does_not_end_it(spans: Spans) -> None:
+    gate = threading.Event()
+
+    def handle(name: str) -> None:
+        gate.wait(WAIT_S)
+        work(name)
+
+    pop("q", ["a"])
+    thread = threading.Thread(target=handle, args=("a",))
+    thread.start()
+    with trace.get_tracer("opentelemetry.instrumentation.redis").start_as_current_span("HSET"):
+        flow.touch(busy=False)
+    pop("q", [])
+    assert spans.named("process q") == []
+    gate.set()
+    thread.join(WAIT_S)
+    check(spans, "a")
+
+
+def test_an_exception_that_was_on_its_way_at_the_pop_is_none_of_the_new_job(
+    spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lifecycle_excepthook)
+    threads = []
+
+    def handle(name: str) -> None:
+        try:
+            work(name)
+            if name == "a":
+                raise LookupError("no such voice")
+        finally:
+            following = pop("q", ["b"] if name == "a" else [])
+            if following is not None:
+                threads.append(threading.Thread(target=handle, args=(following,)))
+                threads[-1].start()
+
+    element = pop("q", ["a"])
+    threads.append(threading.Thread(target=handle, args=(element,)))
+    threads[0].start()
+    threads[0].join(WAIT_S)
+    threads[1].join(WAIT_S)
+    pop("q", [])
+    found = {attributes(each)[names.JOB_ID]: attributes(each)[names.JOB_OUTCOME] for each in spans.named("process q")}
+    assert found == {"a": "failed", "b": "completed"}
+
+
+def lifecycle_excepthook(arguments: threading.ExceptHookArgs) -> None:
+    lifecycle._thread_failed(arguments)
+
+
+def test_a_task_that_pops_while_an_exception_leaves_it_does_not_fail_the_new_job(spans: Spans) -> None:
+    async def handle() -> None:
+        try:
+            raise LookupError("no such voice")
+        finally:
+            pop("q", ["b"])
+
+    async def main() -> None:
+        await asyncio.gather(handle(), return_exceptions=True)
+
+    asyncio.run(main())
+    assert attributes(spans.one("process q"))[names.JOB_OUTCOME] == "completed"
+
+
+def test_a_thread_that_pops_and_hands_on_at_its_end_leaves_nothing_that_keeps_the_job_open(spans: Spans) -> None:
+    threads: list[threading.Thread] = []
+
+    def handle(name: str) -> None:
+        work(name)
+        following = pop("q", ["b"] if name == "a" else [])
+        if following is not None:
+            threads.append(threading.Thread(target=work, args=(following,)))
+            threads[-1].start()
+
+    element = pop("q", ["a"])
+    threads.append(threading.Thread(target=handle, args=(element,)))
+    gc.disable()
+    try:
+        threads[0].start()
+        threads[0].join(WAIT_S)
+        threads[1].join(WAIT_S)
+        check(spans, "a", "b")
+    finally:
+        gc.enable()
 
 
 def test_a_pop_in_the_finally_of_the_jobs_thread_begins_a_trace_of_its_own(spans: Spans) -> None:

@@ -223,6 +223,18 @@ def test_a_stream_inside_one_request_makes_no_jobs(tmp_path: Path) -> None:
     assert done.roots() == ["GET"]
 
 
+def test_what_another_request_puts_is_no_job_inside_a_request(tmp_path: Path) -> None:
+    script = """
+        feed = queue.Queue()
+        with request("POST"):
+            feed.put("event")
+        with request("GET"), tracer.start_as_current_span("endpoint"):
+            step(feed.get())
+    """
+    done = worker(tmp_path, script)
+    assert (done.jobs(), done.one("event").parent_id) == ([], done.one("endpoint").span_id)
+
+
 def test_from_a_thread_to_the_loop(tmp_path: Path) -> None:
     script = """
         async def main():

@@ -1,0 +1,1 @@
+"""Programs in small, to be run with and without us: run.py."""
