@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 import time
 import weakref
@@ -26,13 +27,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from opentelemetry import context, trace
-from opentelemetry.trace import SpanKind
+from opentelemetry import context
 
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import Job, current_job, enter, job_end, leave
 from otel_pipeline.worker.redaction import error_text
+from otel_pipeline.worker.serving import in_a_request
 
 LOOP_KEYS_MAX: Final = 64
 """Queues that one loop pops from."""
@@ -45,7 +46,11 @@ class Flow:
     job: Job | None = None
     """The open job that it popped."""
     busy: bool = False
-    """It did something for the job itself, after it last handed work to others."""
+    """It worked on the job itself, after it last handed work to others."""
+    touched: bool = False
+    """It did something about the job, if only bookkeeping: a status that is not final, an acknowledgement."""
+    in_flight: int = 0
+    """Identity of the exception that was being handled when it popped: that is of the job before, or of none."""
     loop_keys: set[str] = field(default_factory=set)
     """Queues that it popped from while it had no job."""
     context: contextvars.Context | None = None
@@ -74,10 +79,9 @@ _of_tasks: Final[weakref.WeakKeyDictionary[asyncio.Task[Any], Flow]] = weakref.W
 
 
 def running_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # no running loop in this thread
-        return None
+    # `current_task()` raises where no loop runs, which costs more than all else here.
+    loop = asyncio._get_running_loop()
+    return asyncio.current_task(loop) if loop is not None else None
 
 
 def flow_of(task: asyncio.Task[Any]) -> Flow:
@@ -107,7 +111,7 @@ def next_pop(keys: Iterable[str]) -> bool:
             if inherited.origin.destination not in wanted:
                 return False
             _finish_inherited(inherited)
-        elif _in_a_request():
+        elif in_a_request():
             return False
     elif not (wanted & flow.loop_keys or job.settled_ns):
         return False
@@ -127,11 +131,15 @@ def popped(job: Job) -> None:
         task.add_done_callback(_task_done)
 
 
-def touch() -> None:
-    """This flow does something for its job: called when a span begins and by the hooks on clients."""
+def touch(*, busy: bool = True) -> None:
+    """This flow does something for its job: called when a span begins and by the hooks on clients.
+
+    Without `busy` it is bookkeeping, as a loop does it that hands its jobs to others.
+    """
     flow = this_flow()
     if flow.job is not None:
-        flow.busy = True
+        flow.busy = flow.busy or busy
+        flow.touched = True
         flow.job.activity_ns = time.time_ns()
 
 
@@ -162,7 +170,9 @@ def hand_over(job: Job, source: Flow, target: Flow) -> bool:
 
 
 def _hold(flow: Flow, job: Job) -> None:
-    flow.job, flow.busy = job, False
+    flow.job, flow.busy, flow.touched = job, False, False
+    handled = sys.exc_info()[1]
+    flow.in_flight = id(handled) if handled is not None else 0
     job.flow = weakref.ref(flow)
 
 
@@ -181,11 +191,6 @@ def _finish_inherited(job: Job) -> None:
         finish(flow)
 
 
-def _in_a_request() -> bool:
-    span = trace.get_current_span()
-    return span.is_recording() and getattr(span, "kind", None) is SpanKind.SERVER
-
-
 @hook("flow.task_done")
 def _task_done(task: asyncio.Task[Any]) -> None:
     flow = _of_tasks.get(task)
@@ -195,7 +200,12 @@ def _task_done(task: asyncio.Task[Any]) -> None:
         creator = flow.creator() if flow.creator is not None else None
         if creator is not None and not creator.done() and hand_over(flow.job, flow, flow_of(creator)):
             return
-    finish(flow, *task_evidence(task))
+    finish(flow, *(() if _came_before(flow, task) else task_evidence(task)))
+
+
+def _came_before(flow: Flow, task: asyncio.Task[Any]) -> bool:
+    error = None if task.cancelled() else task.exception()
+    return error is not None and id(error) == flow.in_flight
 
 
 def task_evidence(task: asyncio.Task[Any]) -> tuple[Evidence, ...]:

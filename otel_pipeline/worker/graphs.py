@@ -6,7 +6,9 @@ types only. Texts, seeds, file names and sizes of a graph differ from job to job
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import re
 from collections import Counter
 from typing import Any, Final
@@ -25,8 +27,19 @@ FIRST_MAX: Final = 3
 """Entries one of which is a node in a graph: a comment or settings may come first."""
 ROUNDS: Final = 3
 """How far around it a node's links are told apart."""
+HASHES_MAX: Final = 16
+"""Workflows whose hash is remembered: a worker runs the same few all day."""
+HASHED_MAX: Final = 300
+"""Nodes of a workflow that is remembered: some 200 KB."""
+NAMES_MAX: Final = 1024
+"""Names of inputs and classes that are remembered with what they are."""
 OPTION_MAX: Final = 40
 """Longer texts are content, not options."""
+
+Link = tuple[str, str, int]
+"""Input, node and slot."""
+Shape = tuple[str, str, tuple[str, ...], tuple[Link, ...]]
+"""A node for the hash: its id, class, options and links."""
 
 _VARYING: Final = re.compile(
     r"seed|text|prompt|caption|width|height|length|frames?\b|num_frames|batch|duration|seconds|fps|frame_rate|rate|"
@@ -59,23 +72,28 @@ def is_graph(value: object) -> bool:
         return False
     if isinstance(value.get("nodes"), list) and isinstance(value.get("links"), list):
         return True
-    first = (node for _, node in zip(range(FIRST_MAX), value.values(), strict=False))
-    return any(isinstance(node, dict) and isinstance(node.get("class_type"), str) for node in first)
+    for node in itertools.islice(value.values(), FIRST_MAX):
+        if isinstance(node, dict) and isinstance(node.get("class_type"), str):
+            return True
+    return False
 
 
 def graph_hash(graph: object) -> str | None:
     """`graph-` and 12 hexadecimal digits, the same for all jobs of one workflow; None for what is no graph."""
     if not is_graph(graph):
         return None
-    nodes = _nodes(graph)
-    used = Counter(source for node in nodes.values() for _, source, _ in _links(node))
-    labels = {key: _digest(_class(node), str(used[key]), *_options(node)) for key, node in nodes.items()}
+    shape = tuple((key, _class(node), *_inputs(node)) for key, node in _nodes(graph).items())
+    return (_hash_of if len(shape) <= HASHED_MAX else _hash_of.__wrapped__)(shape)
+
+
+@functools.lru_cache(maxsize=HASHES_MAX)
+def _hash_of(nodes: tuple[Shape, ...]) -> str:
+    used = Counter(source for _, _, _, links in nodes for _, source, _ in links)
+    labels = {key: _digest(kind, str(used[key]), *options) for key, kind, options, _ in nodes}
     for _ in range(ROUNDS):
         labels = {
-            key: _digest(
-                labels[key], *(f"{name}<{labels.get(source, '')}:{slot}" for name, source, slot in _links(node))
-            )
-            for key, node in nodes.items()
+            key: _digest(labels[key], *(f"{name}<{labels.get(source, '')}:{slot}" for name, source, slot in links))
+            for key, _, _, links in nodes
         }
     return "graph-" + _digest(*sorted(labels.values()))[:12]
 
@@ -84,7 +102,7 @@ def graph_model(graph: object) -> str | None:
     """The file name of the model that the graph loads: a checkpoint, else a diffusion model, else the first LoRA."""
     nodes = list(_nodes(graph).values())
     for wanted in _MODEL_INPUTS:
-        found = next((name for node in nodes if (name := _file(member(node["inputs"], wanted)))), None)
+        found = next((name for node in nodes if (name := _file(dict.get(node["inputs"], wanted)))), None)
         if found:
             return found
     for node in nodes:
@@ -102,7 +120,7 @@ def graph_quantities(graph: object) -> dict[str, AttributeValue]:
     images = pixels = frames = rate = sound = 0.0
     for node in nodes.values():
         kind, inputs = _class(node), node["inputs"]
-        if _LATENT.search(kind):
+        if _is_latent(kind):
             width, height = _number(nodes, inputs, "width"), _number(nodes, inputs, "height")
             batch = max(_number(nodes, inputs, "batch_size"), 1)
             if width and height:
@@ -112,7 +130,7 @@ def graph_quantities(graph: object) -> dict[str, AttributeValue]:
                 frames = max(frames, _number(nodes, inputs, name))
             if "audio" in kind.lower():
                 sound += _number(nodes, inputs, "seconds")
-        if _VIDEO.search(kind):
+        if _is_video(kind):
             rate = max(rate, _number(nodes, inputs, "fps") or _number(nodes, inputs, "frame_rate"))
     found: dict[str, AttributeValue] = {}
     if frames > 1:
@@ -150,34 +168,45 @@ def _class(node: dict[str, Any]) -> str:
     return str(node["class_type"])[:128]
 
 
-def _some(inputs: dict[Any, Any]) -> list[tuple[str, Any]]:
-    return [(str(key)[:128], value) for _, (key, value) in zip(range(INPUTS_MAX), inputs.items(), strict=False)]
+@functools.lru_cache(maxsize=NAMES_MAX)
+def _is_latent(kind: str) -> bool:
+    return _LATENT.search(kind) is not None
 
 
-def _options(node: dict[str, Any]) -> list[str]:
-    """The inputs that belong to the workflow: switches, steps, samplers."""
-    found = []
-    for key, value in _some(node["inputs"]):
-        if _VARYING.search(key) or not isinstance(value, str | int | float):
-            continue
-        if isinstance(value, str) and (len(value) > OPTION_MAX or "." in value or "/" in value or " " in value):
-            continue
-        found.append(f"{key}={value!r}" if not isinstance(value, float) else f"{key}={value:g}")
-    return sorted(found)
+@functools.lru_cache(maxsize=NAMES_MAX)
+def _is_video(kind: str) -> bool:
+    return _VIDEO.search(kind) is not None
 
 
-def _links(node: dict[str, Any]) -> list[tuple[str, str, int]]:
-    """Input, node and slot of each link."""
-    return sorted(
-        (key, str(value[0]), value[1])
-        for key, value in _some(node["inputs"])
-        if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str | int) and isinstance(value[1], int)
-    )
+@functools.lru_cache(maxsize=NAMES_MAX)
+def _varies(name: str) -> bool:
+    return _VARYING.search(name) is not None
+
+
+def _inputs(node: dict[str, Any]) -> tuple[tuple[str, ...], tuple[Link, ...]]:
+    """The inputs that belong to the workflow: switches, steps, samplers; and the links."""
+    options: list[str] = []
+    links: list[Link] = []
+    for name, value in itertools.islice(node["inputs"].items(), INPUTS_MAX):
+        key = str(name)[:128]
+        if isinstance(value, list):
+            if len(value) == 2 and isinstance(value[0], (str, int)) and isinstance(value[1], int):
+                links.append((key, str(value[0]), value[1]))
+        elif isinstance(value, (str, int, float)) and not _varies(key):
+            if isinstance(value, float):
+                options.append(f"{key}={value:g}")
+            elif not isinstance(value, str) or not (
+                len(value) > OPTION_MAX or "." in value or "/" in value or " " in value
+            ):
+                options.append(f"{key}={value!r}")
+    return tuple(sorted(options)), tuple(sorted(links))
 
 
 def _number(nodes: dict[str, Any], inputs: dict[Any, Any], name: str) -> float:
     """A positive number, also one that comes from a node that holds a number."""
-    value = member(inputs, name)
+    value = dict.get(inputs, name)
+    if value is None:
+        return 0.0
     if isinstance(value, list) and len(value) == 2 and str(value[0]) in nodes:
         source = nodes[str(value[0])]["inputs"]
         value = next(
@@ -185,7 +214,7 @@ def _number(nodes: dict[str, Any], inputs: dict[Any, Any], name: str) -> float:
         )
     number = scalar(value)
     return (
-        float(number) if isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < 1e6 else 0.0
+        float(number) if isinstance(number, (int, float)) and not isinstance(number, bool) and 0 < number < 1e6 else 0.0
     )
 
 

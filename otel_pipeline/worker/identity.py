@@ -77,6 +77,11 @@ _NO_ID: Final = frozenset(
 )
 """Names of first arguments that are not the job's id, whatever they look like."""
 _SEPARATORS: Final = re.compile(r"[|,;\t]")
+_FIELDS_OF: Final[dict[str, tuple[int, ...]]] = {
+    name: tuple(at for at, field in enumerate(FIELDS) if name in field.firsts and field.name != "job_id")
+    for name in WANTED
+}
+"""Which of the fields a name may begin a way to, by their places; the job's id has rules of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +140,7 @@ def _sides(queue: str | None) -> list[str]:
 
 @hook("identity.fields")
 def _fields(message: object, queue: str | None) -> dict[str, AttributeValue]:
-    if isinstance(message, str | bytes | bytearray) and len(message) > TEXT_MAX:
+    if isinstance(message, (str, bytes, bytearray)) and len(message) > TEXT_MAX:
         return _scan(message)
     sides: dict[str, object] = {}
     if isinstance(message, Side):
@@ -202,10 +207,13 @@ def _limited(attribute: str, value: AttributeValue | None) -> AttributeValue | N
 def _default(payload: Payload, queue: str | None) -> dict[str, AttributeValue]:
     found: dict[str, AttributeValue] = {}
     index = Index(payload, WANTED)
-    for field in FIELDS:
-        value = _job_id(payload, index, field) if field.attribute == names.JOB_ID else _search(index, field)
+    identifier = _job_id(payload, index)
+    if identifier is not None:
+        found[names.JOB_ID] = identifier
+    for at in sorted({at for name in index.found for at in _FIELDS_OF.get(name, ())}):
+        value = _search(index, FIELDS[at])
         if value is not None:
-            found[field.attribute] = value
+            found[FIELDS[at].attribute] = value
     for name, value in _of_queue(queue).items():
         found.setdefault(name, value)
     found.update(quantities(index, f"{found.get(names.JOB_TYPE, '')} {queue or ''}"))
@@ -223,23 +231,24 @@ def _default(payload: Payload, queue: str | None) -> dict[str, AttributeValue]:
 
 
 def _search(index: Index, field: Field) -> AttributeValue | None:
-    if not index.any_of(field.firsts):
-        return None
     for steps in field.defaults:
-        for _, _, value in index.walked(steps) if steps[0] in index else ():
+        if steps[0] not in index.found:
+            continue
+        for _, _, value in index.walked(steps):
             cleaned = field.clean(value) if value is not None else None
             if cleaned is not None:
                 return cleaned
     return None
 
 
-def _job_id(payload: Payload, index: Index, field: Field) -> str | None:
+def _job_id(payload: Payload, index: Index) -> str | None:
     """The program's own id goes before the framework's, which is beside the arguments."""
     root = payload.root
-    framework = is_structure(member(root, "args")) or member(root, "kwargs") is not None
-    for steps in field.defaults:
-        for place, part, value in index.walked(steps) if steps[0] in index else ():
-            if steps == ("id",) and (place in ANYWHERE_BUT or (framework and part is root)):
+    for steps in BY_NAME["job_id"].defaults:
+        if steps[0] not in index.found:
+            continue
+        for place, part, value in index.walked(steps):
+            if steps == ("id",) and (place in ANYWHERE_BUT or (part is root and _is_call(root))):
                 continue
             found = job_fields.identifier(value)
             if found is not None:
@@ -247,9 +256,13 @@ def _job_id(payload: Payload, index: Index, field: Field) -> str | None:
     return _argument_id(root) or job_fields.identifier(member(root, "id"))
 
 
+def _is_call(root: object) -> bool:
+    return is_structure(member(root, "args")) or member(root, "kwargs") is not None
+
+
 def _argument_id(root: object) -> str | None:
     """The first argument or element of a message without names: in queues of this kind it is the job's id."""
-    arguments = root if isinstance(root, list | tuple) else member(root, "args")
+    arguments = root if isinstance(root, (list, tuple)) else member(root, "args")
     first = item(arguments, 0)
     if first is None:
         first = item(arguments, 1)  # where the first one is the framework's
@@ -266,7 +279,7 @@ def _argument_id(root: object) -> str | None:
 
 def _bare(plain: str | float) -> dict[str, AttributeValue]:
     """A text that is no JSON: an id, perhaps with a word before it or with more behind it."""
-    if isinstance(plain, bool | float):
+    if isinstance(plain, (bool, float)):
         return {}
     first = _SEPARATORS.split(str(plain)[:SCANNED_MAX], maxsplit=1)[0].strip()
     if not _BARE.fullmatch(first) or job_fields.identifier(first) is None:
@@ -299,17 +312,21 @@ def _graph(index: Index) -> object:
     for _, part in index.parts:
         if is_graph(part):
             return part
-    return next((value for key in GRAPHS for value in index.values(key) if is_graph(value)), None)
+    named = (key for key in GRAPHS if key in index.found)
+    return next((value for key in named for value in index.values(key) if is_graph(value)), None)
 
 
 def _of_queue(queue: str | None) -> dict[str, AttributeValue]:
     """A tier or priority that the queue's name ends in: `video:high`, `jobs-free`."""
-    if not queue:
-        return {}
-    last = _WORDS_OF_QUEUES.split(queue.lower())[-1]
+    last = _last_word(queue) if queue else ""
     if last in _TIERS:
         return {names.JOB_TIER: last}
     return {names.JOB_PRIORITY: last} if last in _PRIORITIES else {}
+
+
+@functools.lru_cache(maxsize=512)
+def _last_word(queue: str) -> str:
+    return _WORDS_OF_QUEUES.split(queue.lower())[-1]
 
 
 @functools.lru_cache(maxsize=512)

@@ -108,7 +108,7 @@ def backend(value: object) -> str | None:
 def dimension(value: object) -> AttributeValue | None:
     """A value of a dimension of the operator's own."""
     plain = scalar(value)
-    return plain if isinstance(plain, bool | int | float) else label(plain)
+    return plain if isinstance(plain, (bool, int, float)) else label(plain)
 
 
 def images(value: object) -> int | None:
@@ -122,7 +122,7 @@ def seconds(value: object) -> float | None:
 
 def characters(value: object) -> int | None:
     """A count; a text is measured."""
-    plain = value if isinstance(value, int | float) else amount(value, CHARACTERS_MAX)
+    plain = value if isinstance(value, (int, float)) else amount(value, CHARACTERS_MAX)
     return int(plain) if plain is not None else length(value)
 
 
@@ -258,7 +258,7 @@ WANTED: Final = frozenset({*(steps[0] for each in FIELDS for steps in each.defau
 
 def _text(value: object) -> str | None:
     plain = scalar(value)
-    if plain is None or isinstance(plain, bool | float):
+    if plain is None or isinstance(plain, (bool, float)):
         return None
     text = str(plain)
     return text if 0 < len(text) <= VALUE_MAX and text.isprintable() else None

@@ -86,7 +86,12 @@ class Job:
     settled_ns: int = 0
     """When it was acknowledged or its final status was written; it may still do a little after that."""
     activity_ns: int = 0
-    """When a span of it last began or ended."""
+    """When a span of it, or a part of the work on it, last began or ended."""
+    begun_ns: int = 0
+    """When a span of it last began, in whatever thread or task."""
+    printed: Evidence | None = None
+    """An exception that was printed; it counts if no span of the job begins after it."""
+    printed_ns: int = 0
     learnt: int = 0
     stages: int = 0
     flow: weakref.ref[object] | None = None
@@ -186,18 +191,21 @@ def job_start(
     attempt = max(attempt, told) if isinstance(told, int) else attempt
     identifier = job_id or identity.job_id(message, known) or origin.message_id or uuid.uuid4().hex
     base, links = _related(parent, links)
-    carried = _carried(base)
+    brought = baggage.get_all(base)
+    carried: dict[str, AttributeValue] = {key: str(brought[key]) for key in names.CARRIED if key in brought}
     known = {**carried, **known, **(attributes or {}), names.JOB_ID: identifier}
     # One id on all spans: that of the request goes before what the message calls its own.
     known[names.CORRELATION_ID] = carried.get(names.CORRELATION_ID) or known.get(names.CORRELATION_ID) or identifier
     for key in settings().baggage:
-        if key in known:
-            base = baggage.set_baggage(key, str(known[key]), base)
+        if key in known and brought.get(key) != (value := str(known[key])):
+            base = baggage.set_baggage(key, value, base)
     now_ns = time.time_ns()
+    described = {**_describe(origin, identifier, attempt), **known}
+    if adopt is not None:
+        adopt.set_attributes(described)
     span = adopt or _tracer.start_span(
-        name or f"process {origin.destination}", base, kind, links=links, start_time=now_ns
+        name or f"process {origin.destination}", base, kind, described, links=links, start_time=now_ns
     )
-    span.set_attributes({**_describe(origin, identifier, attempt), **known})
     job = Job(
         origin=origin,
         id=identifier,
@@ -266,6 +274,8 @@ def _close(job: Job) -> None:
     closing, job.cleanup = job.cleanup, []
     for cleanup in closing:
         cleanup(job)
+    if job.begun_ns <= job.printed_ns:
+        job.observe(job.printed)
     for name, value in identity.defaults().items():
         if name not in job.fields:
             job.set(name, value)
@@ -295,11 +305,6 @@ def _related(parent: Context | None, links: Sequence[Link]) -> tuple[Context, Se
     if settings().relation == "link" and remote.is_valid:
         return trace.set_span_in_context(trace.INVALID_SPAN, parent), (*links, Link(remote))
     return parent, links
-
-
-def _carried(base: Context) -> dict[str, AttributeValue]:
-    found = baggage.get_all(base)
-    return {key: str(found[key]) for key in names.CARRIED if key in found}
 
 
 def _describe(origin: Origin, identifier: str, attempt: int) -> dict[str, AttributeValue]:

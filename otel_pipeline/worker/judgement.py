@@ -73,7 +73,7 @@ def document(payload: Payload, value: object, *, over: bool = True) -> Finding |
         return found
     for key in _INNER:
         inner = payload.look(value, key)
-        if isinstance(inner, dict) or (is_structure(inner) and not isinstance(inner, list | tuple)):
+        if isinstance(inner, dict) or (is_structure(inner) and not isinstance(inner, (list, tuple))):
             deeper = _level(payload, inner)
             if deeper is not None and deeper.outcome is not Outcome.COMPLETED:
                 return deeper
@@ -201,7 +201,7 @@ def _count(value: object, keys: Iterable[str]) -> int | None:
     """How many, if a number or a list tells; a flag does not count."""
     for key in keys:
         found = member(value, key)
-        if isinstance(found, list | tuple):
+        if isinstance(found, (list, tuple)):
             return sum(1 for each in found[:ITEMS_MAX] if is_structure(each) or _truthy(each))
         plain = scalar(found)
         if isinstance(plain, str) and plain.isdecimal() and len(plain) < 8:
@@ -238,12 +238,12 @@ def _truthy(value: object) -> bool:
     if isinstance(value, dict):
         told = [found for key in ("message", "code", "type", "error") if (found := member(value, key)) is not None]
         return any(map(_truthy, told)) if told else bool(value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return any(is_structure(each) or _truthy(each) for each in value[:ITEMS_MAX] if not isinstance(each, list))
-    if isinstance(value, int | float):
+    if isinstance(value, (int, float)):
         # A number with a fraction is a measure of an error, not an error.
         return not isinstance(value, float) and value not in {0, 200}
-    if isinstance(value, str | bytes):
+    if isinstance(value, (str, bytes)):
         text = text_of(value)
         return text is not None and text.lower() not in _NO_ERROR
     return isinstance(value, BaseException) or is_structure(value)

@@ -322,9 +322,9 @@ def _wrap_excepthook() -> None:
 @hook("lifecycle.thread_failed")
 def _thread_failed(args: Any) -> None:
     """Runs in the thread that dies of an exception: so does its job."""
-    job = this_flow().job
-    if job is not None and args.exc_value is not None:
-        job.observe(exception_evidence(args.exc_value))
+    flow = this_flow()
+    if flow.job is not None and args.exc_value is not None and id(args.exc_value) != flow.in_flight:
+        flow.job.observe(exception_evidence(args.exc_value))
 
 
 # -- children ----------------------------------------------------------------------------------------------------------

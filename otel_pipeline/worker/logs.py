@@ -25,7 +25,7 @@ from opentelemetry import context
 from opentelemetry._logs import LogRecord, SeverityNumber, get_logger, get_logger_provider
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from otel_pipeline.worker import outcomes
+from otel_pipeline.worker import outcomes, printed
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
 from otel_pipeline.worker.flow import error_name
 from otel_pipeline.worker.guard import hook
@@ -74,6 +74,7 @@ def patch() -> None:
     _wrap_call_handlers()
     _wrap_print_exception()
     _wrap_format_exc()
+    printed.patch()
 
 
 def _wrap_call_handlers() -> None:

@@ -55,17 +55,15 @@ def send_start(
     for key in settings().baggage:
         if key in carried:
             ambient = baggage.set_baggage(key, str(carried[key]), ambient)
-    span = _tracer.start_span(f"send {destination}", ambient, SpanKind.PRODUCER)
-    span.set_attributes(
-        {
-            names.MESSAGING_SYSTEM: system,
-            names.MESSAGING_DESTINATION: destination,
-            names.MESSAGING_OPERATION: "send",
-            names.MESSAGING_OPERATION_TYPE: "send",
-            **({names.MESSAGING_MESSAGE_ID: message_id or identifier} if message_id or identifier else {}),
-            **carried,
-        }
-    )
+    described = {
+        names.MESSAGING_SYSTEM: system,
+        names.MESSAGING_DESTINATION: destination,
+        names.MESSAGING_OPERATION: "send",
+        names.MESSAGING_OPERATION_TYPE: "send",
+        **({names.MESSAGING_MESSAGE_ID: message_id or identifier} if message_id or identifier else {}),
+        **carried,
+    }
+    span = _tracer.start_span(f"send {destination}", ambient, SpanKind.PRODUCER, described)
     within = trace.set_span_in_context(span, ambient)
     headers: dict[str, str] = {}
     propagate.inject(headers, within)

@@ -171,10 +171,11 @@ def _final(payload: Payload, document: object) -> Finding | None:
     """What a status says if it is the job's last and not that of one of its parts."""
     found = judgement.document(payload, document, over=False)
     if found is None:
-        progress = scalar(member(document, "progress"))
-        return Finding(Outcome.FAILED) if _is_minus_one(progress) and not _under_way(document) else None
+        minus = any(_is_minus_one(scalar(member(document, key))) for key in ("progress", "state", "status"))
+        return Finding(Outcome.FAILED) if minus and not _under_way(document) else None
     if found.outcome is Outcome.COMPLETED:
-        if any(scalar(member(document, key)) for key in ("stage", "step", "node", "scene")):
+        parts = [scalar(member(document, key)) for key in ("stage", "step", "node", "scene")]
+        if any(part and state(part) is not Outcome.COMPLETED for part in parts):
             return None
         progress = scalar(member(document, "progress"))
         if isinstance(progress, int | float) and not isinstance(progress, bool) and 0 <= progress < 1:
@@ -183,7 +184,8 @@ def _final(payload: Payload, document: object) -> Finding | None:
 
 
 def _under_way(document: object) -> bool:
-    return any(is_under_way(member(document, key)) for key in ("status", "state"))
+    states = [member(document, key) for key in ("status", "state")]
+    return any(is_under_way(each) and not _is_minus_one(scalar(each)) for each in states)
 
 
 def _plain(job: Job, key: str, plain: str | float | None) -> Finding | None:

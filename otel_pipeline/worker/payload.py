@@ -40,6 +40,8 @@ _NO_FIELDS: Final = (
     *(type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.CodeType),
 )
 """Kinds of values in which no field is looked for."""
+_OPENED: Final = frozenset({dict, list, int, float, bool, type(None)})
+"""Exact types of values that are as they are: most of what JSON gives."""
 
 
 class Payload:
@@ -53,13 +55,10 @@ class Payload:
 
     def open(self, value: object) -> object:
         """What a text holds if it is JSON, the text itself if it is not; other values as they are, None for binary."""
-        if isinstance(value, bytes | bytearray | memoryview):
-            if len(value) > self._left:
-                return None
-            try:
-                value = bytes(value).decode()
-            except UnicodeDecodeError:
-                return None
+        if type(value) in _OPENED:
+            return value
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            value = _decoded(value) if len(value) <= self._left else None
         if not isinstance(value, str):
             return value
         text = str.__str__(value)
@@ -75,7 +74,9 @@ class Payload:
         """What is at a key, an index or an attribute, opened; None if there is nothing."""
         value = self.open(value)
         found = item(value, key) if isinstance(key, int) else member(value, key)
-        return self.open(found) if isinstance(found, bytes | str) and _may_be_json(found) else found
+        if type(found) in _OPENED:
+            return found
+        return self.open(found) if isinstance(found, (bytes, str)) and _may_be_json(found) else found
 
     def walk(self, value: object, steps: tuple[str | int, ...]) -> object:
         for step in steps:
@@ -101,7 +102,7 @@ class Payload:
         return found
 
     def _inner(self, name: str, value: object) -> list[tuple[str, object]]:
-        if isinstance(value, list | tuple) and not hasattr(type(value), "_fields"):
+        if isinstance(value, (list, tuple)) and not hasattr(type(value), "_fields"):
             opened = (self.open(each) for each in value[:ITEMS_MAX])
             return [(name, each) for each in opened if is_structure(each)]
         there = sorted(present(value, _ENVELOPES), key=ENVELOPES.index)
@@ -112,34 +113,30 @@ class Payload:
 class Index:
     """Where in a message, and in the envelopes in it, the names of a fixed set are found."""
 
-    __slots__ = ("_found", "_payload", "parts")
+    __slots__ = ("_payload", "found", "parts")
 
     def __init__(self, payload: Payload, wanted: frozenset[str]) -> None:
         self._payload = payload
-        self._found: dict[str, list[tuple[str, object]]] = {}
+        self.found: dict[str, list[tuple[str, object]]] = {}
+        """By name, the envelopes that have it, each under its own name."""
         self.parts = payload.parts()
         for place, part in self.parts:
             for name in present(part, wanted):
-                self._found.setdefault(name, []).append((place, part))
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._found
-
-    def any_of(self, names: frozenset[str]) -> bool:
-        return not self._found.keys().isdisjoint(names)
+                self.found.setdefault(name, []).append((place, part))
 
     def values(self, name: str) -> Iterator[object]:
         """What is there under the name, opened, outermost first."""
-        return (self._payload.look(part, name) for _, part in self._found.get(name, ()))
+        return (self._payload.look(part, name) for _, part in self.found.get(name, ()))
 
     def walked(self, steps: tuple[str, ...]) -> Iterator[tuple[str, object, object]]:
         """The values at a way of several names, each with the name of its envelope and the envelope."""
-        for place, part in self._found.get(steps[0], ()):
-            yield place, part, self._payload.walk(part, steps)
+        walk = self._payload.walk if len(steps) > 1 else None
+        for place, part in self.found.get(steps[0], ()):
+            yield place, part, walk(part, steps) if walk else self._payload.look(part, steps[0])
 
     def raw(self, name: str) -> Iterator[object]:
         """What is there under the name, unopened."""
-        return (member(part, name) for _, part in self._found.get(name, ()))
+        return (member(part, name) for _, part in self.found.get(name, ()))
 
 
 def present(value: object, wanted: frozenset[str]) -> set[str]:
@@ -163,8 +160,9 @@ def member(value: object, name: str) -> object:
     """What a mapping holds under a name, or a plain attribute of an object; None if there is none."""
     if isinstance(value, dict):
         found = dict.get(value, name)
-        if found is None and value and isinstance(next(iter(dict.keys(value))), bytes):
-            found = dict.get(value, name.encode())
+        if found is None:
+            for first in dict.keys(value):
+                return dict.get(value, name.encode()) if isinstance(first, bytes) else None
         return found
     if type(value) is types.MappingProxyType:
         return member(dict(value), name) if len(value) <= 256 else None
@@ -187,13 +185,15 @@ def item(value: object, index: int) -> object:
 
 def is_structure(value: object) -> bool:
     """Whether it can hold fields."""
-    if isinstance(value, dict | list | tuple):
+    if isinstance(value, (dict, list, tuple)):
         return bool(value)
     return not (value is None or isinstance(value, _NO_FIELDS))
 
 
 def scalar(value: object) -> str | int | float | bool | None:
     """A value's plain form, as one of these types themselves; None for anything else and for texts without content."""
+    if type(value) in _EXACT:
+        return _EXACT[type(value)](value)
     for kind, plain in _PLAIN:
         if isinstance(value, kind):
             return plain(value)
@@ -222,6 +222,13 @@ def _attribute(value: object, name: str) -> object:
             except AttributeError:
                 return None
     return None
+
+
+def _decoded(value: bytes | bytearray | memoryview) -> str | None:
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _may_be_json(text: str | bytes) -> bool:
@@ -266,3 +273,8 @@ _PLAIN: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any], str | int | f
     (enum.Enum, _plain_enum),
     (uuid.UUID, uuid.UUID.__str__),
 )
+_EXACT: Final[dict[type, Callable[[Any], str | int | float | bool | None]]] = {
+    **{kind: plain for kind, plain in _PLAIN if isinstance(kind, type)},
+    **dict.fromkeys((type(None), dict, list), lambda _: None),
+}
+"""The same for the types themselves, which are nearly all values."""

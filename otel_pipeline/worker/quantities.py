@@ -80,7 +80,7 @@ _BY: Final = re.compile(r"(\d{2,6})\s*[xX*]\s*(\d{2,6})")
 def quantities(index: Index, kind: str = "") -> dict[str, AttributeValue]:
     """What the message asks for, by attribute; `kind` is the job's type, which tells sound from pictures."""
     found: dict[str, AttributeValue] = {}
-    if not index.any_of(NAMES):
+    if index.found.keys().isdisjoint(NAMES):
         return found
     images = _first(index, _IMAGES, IMAGES_MAX)
     if images is not None and images == int(images):
@@ -129,8 +129,11 @@ def length(value: object) -> int | None:
 
 
 def _first(index: Index, wanted: Iterable[str], most: float) -> float | None:
+    known = index.found
     for name in wanted:
-        for value in index.values(name) if name in index else ():
+        if name not in known:
+            continue
+        for value in index.values(name):
             number = amount(value, most)
             if number is not None:
                 return number
@@ -153,6 +156,8 @@ def _characters(index: Index) -> int | None:
     if counted is not None:
         return int(counted)
     for name in _TEXTS:
+        if name not in index.found:
+            continue
         for value in index.raw(name):
             characters = length(value)
             if characters:
@@ -161,10 +166,12 @@ def _characters(index: Index) -> int | None:
 
 
 def _pixels(index: Index) -> float | None:
-    width, height = (_first(index, (side,), SIDE_MAX) for side in ("width", "height"))
+    width, height = _first(index, ("width",), SIDE_MAX), _first(index, ("height",), SIDE_MAX)
     if width and height:
         return width * height
     for name in _SIZES:
+        if name not in index.found:
+            continue
         for value in index.values(name):
             size = scalar(value)
             match = _BY.fullmatch(size) if isinstance(size, str) else None

@@ -19,6 +19,7 @@ from otel_pipeline.worker.guard import hook
 
 _KEYS: Final = ("suppress_instrumentation", getattr(contexts, "_SUPPRESS_INSTRUMENTATION_KEY", ""))
 """What official instrumentations look at; the second has a random part."""
+_SILENT: Final = dict.fromkeys(filter(None, _KEYS), True)
 _OURS: Final = context.create_key("otel_pipeline.quiet")
 
 
@@ -55,6 +56,31 @@ def silent() -> bool:
 def silent_by_us() -> bool:
     """Whether it is us who silenced a function of a framework, which may publish a message of the program's within."""
     return bool(context.get_value(_OURS))
+
+
+def silenced(within: context.Context) -> context.Context:
+    """The context, without spans of the official instrumentations."""
+    return context.Context({**within, **_SILENT})
+
+
+class Silence:
+    """`suppress_instrumentation` of the official package, at a third of its cost: two keys in one new context."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self) -> None:
+        self._token: Any = None
+
+    def __enter__(self) -> None:
+        self._token = context.attach(silenced(context.get_current()))
+
+    def __exit__(self, *_: object) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            context.detach(token)
+
+    def __del__(self) -> None:
+        self.__exit__()  # where the hook that ends it failed
 
 
 @hook("quiet.hush")

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, Final
 
 from opentelemetry import baggage
 from opentelemetry.context import Context
 
-from otel_pipeline.worker import names
+from otel_pipeline.worker import names, serving
 from otel_pipeline.worker.flow import touch
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import current_job
+
+BOOKKEEPING: Final = frozenset(
+    f"opentelemetry.instrumentation.{name}"
+    for name in (
+        *("redis", "sqlalchemy", "asyncpg", "psycopg", "psycopg2", "aiopg", "pymysql", "mysql", "mysqlclient"),
+        *("sqlite3", "dbapi", "pymongo", "pymemcache", "cassandra", "elasticsearch", "tortoiseorm"),
+    )
+)
+"""Instrumentations of databases: a loop that hands its jobs to others notes there that it did, and works on none."""
 
 
 class JobAttributes:
     """Has the shape of an SDK `SpanProcessor`, whose module a worker's start must not import."""
 
     def on_start(self, span: Any, parent_context: Context | None = None) -> None:
+        serving.began(span)
         _describe(span, parent_context)
 
     def _on_ending(self, span: Any) -> None:
         pass
 
-    def on_end(self, span: Any) -> None:  # noqa: ARG002  the SDK's signature
-        _ended()
+    def on_end(self, span: Any) -> None:
+        serving.ended(span)
+        _ended(span)
 
     def shutdown(self) -> None:
         pass
@@ -37,17 +49,24 @@ def _describe(span: Any, parent_context: Context | None) -> None:
     job = current_job(parent_context)
     if job is not None:
         known: Any = job.fields
-        touch()
+        job.begun_ns = time.time_ns()
+        touch(busy=not _is_bookkeeping(span))
     else:
         known = baggage.get_all(parent_context)
         if not known:
             return
-    found = {key: known[key] for key in names.CARRIED if key in known}
+    told = span.attributes.copy()  # a plain dict: to ask the SDK's mapping for what it has not takes an exception each
+    found = {key: known[key] for key in names.CARRIED if key in known and key not in told}
     if found:
-        span.set_attributes({**found, **{key: span.attributes[key] for key in found if key in span.attributes}})
+        span.set_attributes(found)
 
 
 @hook("spans.ended")
-def _ended() -> None:
+def _ended(span: Any) -> None:
     """A job that was settled lasts until the last of its spans is over."""
-    touch()
+    touch(busy=not _is_bookkeeping(span))
+
+
+def _is_bookkeeping(span: Any) -> bool:
+    scope = getattr(span, "instrumentation_scope", None)
+    return scope is not None and scope.name in BOOKKEEPING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +13,9 @@ from otel_pipeline.worker.redaction import SCANNED_MAX, scrub
 
 STATE_MAX: Final = 64
 """Characters of a state: longer texts are messages."""
+
+WORDS_MAX: Final = 1024
+"""States that are remembered with what they mean; programs have some dozens, and ask for each a dozen times."""
 
 
 def words(text: str) -> frozenset[str]:
@@ -79,7 +83,11 @@ class Finding:
 
 def state(value: object) -> Outcome | None:
     """The outcome that a word for a state stands for; None if it is under way or means something else."""
-    word = word_of(value)
+    return _outcome(word_of(value))
+
+
+@functools.lru_cache(maxsize=WORDS_MAX)
+def _outcome(word: str) -> Outcome | None:
     if not word:
         return None
     known = _OUTCOMES.get(word)
@@ -135,8 +143,11 @@ def _line(text: str) -> str:
 def word_of(value: object) -> str:
     """A state in its plainest form: `JobStatus.TIMED_OUT` and `Timed out` are `timed_out`."""
     plain = scalar(value)
-    if not isinstance(plain, str) or len(plain) > STATE_MAX:
-        return ""
+    return _word(plain) if isinstance(plain, str) and len(plain) <= STATE_MAX else ""
+
+
+@functools.lru_cache(maxsize=WORDS_MAX)
+def _word(plain: str) -> str:
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", plain) if not plain.isupper() else plain
     word = re.sub(r"[^a-z0-9]+", "_", _ENUM.sub("", name.strip(" .!")).lower()).strip("_")
     return re.sub(r"^(?:job|task|status|state|render|generation|is)_(?=.)", "", word)

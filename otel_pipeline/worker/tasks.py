@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import inspect
 import sys
 import sysconfig
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, CoroutineType, ModuleType
 from typing import Any, Final
 
 import wrapt
@@ -47,13 +49,20 @@ _LIBRARIES: Final = (
 """Where code starts that is not the program's own: the standard library, installed packages, this package."""
 
 
+ARGUMENTS_MAX: Final = 32
+"""Arguments of work that are shown to those who ask which job it is about."""
+handing: Final[list[Callable[[list[Any]], object]]] = []
+"""Told of the arguments of work before it is given to a task or a thread: of several open jobs it may be about one
+(a batch). Each is a hook."""
+
+
 @dataclass(frozen=True, slots=True)
 class Handed:
     """Work given to another thread."""
 
     context: Context
     job: Job | None
-    submitter: Flow
+    submitter: weakref.ref[Flow]
     loop: asyncio.AbstractEventLoop | None
     """Of the task that waits for the result, so that a job popped in it can be handed over."""
 
@@ -71,6 +80,7 @@ def part(job: Job, *evidence: Evidence) -> None:
     """One of them is done; the last one ends a job that its own flow has left."""
     with job.lock:
         job.children -= 1
+        job.activity_ns = time.time_ns()
         last = job.children <= 0 and job.left
     if job.left:
         for each in evidence:
@@ -81,7 +91,30 @@ def part(job: Job, *evidence: Evidence) -> None:
         job_end(job)
 
 
+def _announce(arguments: list[Any]) -> None:
+    for each in handing:
+        each(arguments)
+
+
 # -- asyncio -----------------------------------------------------------------------------------------------------------
+
+
+@hook("tasks.coroutine")
+def _announce_coroutine(coroutine: Any) -> None:
+    """`gather(*[work(item) for item in batch])` makes its tasks when the iteration is through."""
+    if handing:
+        arguments = _arguments(coroutine)
+        for each in arguments[:ARGUMENTS_MAX]:  # `wait_for(work(item))`, `to_thread(work, item)`
+            arguments += each[:ARGUMENTS_MAX] if isinstance(each, tuple) else _arguments(each)
+        _announce(arguments[:ARGUMENTS_MAX])
+
+
+def _arguments(coroutine: Any) -> list[Any]:
+    """Those of a coroutine that has not begun."""
+    frame = coroutine.cr_frame if isinstance(coroutine, CoroutineType) else None
+    if frame is None or inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED:
+        return []
+    return list(frame.f_locals.values())[:ARGUMENTS_MAX]
 
 
 @hook("tasks.context")
@@ -109,6 +142,7 @@ def _left(job: Job, task: asyncio.Task[Any]) -> None:
 
 
 def _create_task(wrapped: Callable[..., Any], loop: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    _announce_coroutine(args[0] if args else kwargs.get("coro"))
     given = kwargs.get("context")
     own = given if given is not None else _own_context(loop)  # an empty context is false
     if own is not None and given is None:
@@ -134,7 +168,7 @@ def _hand(function: Callable[..., Any], caller: str) -> Handed | None:
     counted = job if own else None
     if counted is not None:
         join(counted)
-    return Handed(ambient, counted, this_flow(), asyncio.get_running_loop() if waiting else None)
+    return Handed(ambient, counted, weakref.ref(this_flow()), asyncio.get_running_loop() if waiting else None)
 
 
 @hook("tasks.begin")
@@ -155,13 +189,16 @@ def _finish(handed: Handed, token: Any, error: BaseException | None) -> None:
 
 
 @hook("tasks.hand_over")
-def _hand_over(job: Job, source: Flow, target: Flow) -> None:
-    if not hand_over(job, source, target):
+def _hand_over(job: Job, source: Flow, submitter: weakref.ref[Flow]) -> None:
+    target = submitter()
+    if target is None or not hand_over(job, source, target):
         job_end(job)
 
 
-def carried(handed: Handed | None, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, running in the context that was handed to it."""
+def carried(
+    handed: Handed | None, function: Callable[..., Any], thread: threading.Thread | None = None
+) -> Callable[..., Any]:
+    """The function, running in the context that was handed to it; `thread` if it replaces that one's `run`."""
     if handed is None:
         return function
 
@@ -176,6 +213,7 @@ def carried(handed: Handed | None, function: Callable[..., Any]) -> Callable[...
             raise
         finally:
             _finish(handed, token, error)
+            _release(thread)
 
     return run
 
@@ -188,16 +226,32 @@ def _start(wrapped: Callable[..., Any], thread: threading.Thread, args: tuple[An
 @hook("tasks.thread")
 def _replace_run(thread: threading.Thread, caller: str) -> None:
     target = getattr(thread, "_target", None) or thread.run
+    if handing:
+        _announce([*getattr(thread, "_args", ()), *getattr(thread, "_kwargs", {}).values()][:ARGUMENTS_MAX])
     handed = _hand(target, caller)
     if handed is not None:
-        thread.run = carried(handed, thread.run)  # type: ignore[method-assign]  # of this one thread
+        thread.run = carried(handed, thread.run, thread)  # type: ignore[method-assign]  # of this one thread
+
+
+@hook("tasks.release")
+def _release(thread: threading.Thread | None) -> None:
+    """The thread's `run` refers to the thread: it is over, and its flow must end now, not when garbage is collected."""
+    if thread is not None:
+        thread.__dict__.pop("run", None)
 
 
 def _submit(wrapped: Callable[..., Any], _executor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if not args:
         return wrapped(*args, **kwargs)
+    _announce_call(args, kwargs)
     function = carried(_hand(args[0], sys._getframe(1).f_code.co_filename), args[0])
     return wrapped(function, *args[1:], **kwargs)
+
+
+@hook("tasks.call")
+def _announce_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if handing:
+        _announce([*args[1:], *kwargs.values()][:ARGUMENTS_MAX])
 
 
 # -- whose code --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ ROOMS: Final[tuple[frozenset[str], ...]] = tuple(
         "worker",
         "errors limits endpoints",
         "wire",
+        "secrets",
         "outbox_state quiet event_loop",
         "recent outbox_file",
         "outbox stats exposition",

@@ -200,7 +200,7 @@ STYLES: Final[dict[str, Style]] = {
                 "list_id",
                 2,
                 {
-                    "success": Seen("completed", "end"),
+                    "success": Seen("completed", "status"),
                     "execution_error": Seen("failed", "status", "ValueError"),
                     "speech_429": Seen("failed", "status"),
                     "validation_error": Seen("failed", "status", REFUSED),

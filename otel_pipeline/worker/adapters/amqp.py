@@ -21,6 +21,7 @@ from otel_pipeline.worker.evidence import Evidence, Outcome, Source
 from otel_pipeline.worker.flow import exception_evidence, finish, next_pop, popped, this_flow
 from otel_pipeline.worker.jobs import Job, Origin, current_job, job_end, job_start, leave
 from otel_pipeline.worker.messages import Send, extract, send_start
+from otel_pipeline.worker.serving import in_a_request
 
 SYSTEM: Final = "rabbitmq"
 NOT_SETTLED: Final = Evidence(
@@ -109,7 +110,8 @@ def begin(message: Message, library: str, *, settled: bool) -> Delivery:
 
 def pulled(message: Message, library: str, *, settled: bool) -> Delivery | None:
     """The same for a message that was asked for, unless it is part of the job at work."""
-    return begin(message, library, settled=settled) if current_job() is None else None
+    part = current_job() is not None or in_a_request()
+    return None if part else begin(message, library, settled=settled)
 
 
 def over(delivery: Delivery, error: BaseException | None, returned: object) -> None:

@@ -32,12 +32,13 @@ from typing import Any, Final
 import wrapt
 from opentelemetry import context, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import Span
 
 from otel_pipeline.worker.evidence import Evidence
 from otel_pipeline.worker.flow import Flow, flow_of, next_pop, popped, running_task, task_evidence, this_flow
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import Job, Origin, current_job, enter, job_start
+from otel_pipeline.worker.serving import in_a_request
 from otel_pipeline.worker.settings import settings
 from otel_pipeline.worker.tasks import is_own_file, join, part
 
@@ -219,11 +220,11 @@ def _got(carrier: Carrier, one: Any, item: object) -> None:
     if put is None:
         return
     if put.job is not None and not put.job.over:
-        if put.job is current_job() or _has_job(this_flow()) or _in_a_request():
+        if put.job is current_job() or _has_job(this_flow()) or in_a_request():
             _uncount(put.job)
         else:
             _join(put.job)
-    elif current_job() is None and not _in_a_request() and _span(put.context) is not _span():
+    elif current_job() is None and not in_a_request() and _span(put.context) is not _span():
         popped(job_start(Origin(SYSTEM, carrier.name), _message(item), parent=put.context))
 
 
@@ -233,11 +234,6 @@ def _span(within: Context | None = None) -> Span:
 
 def _has_job(flow: Flow) -> bool:
     return flow.job is not None and not flow.job.over
-
-
-def _in_a_request() -> bool:
-    span = _span()
-    return span.is_recording() and getattr(span, "kind", None) is SpanKind.SERVER
 
 
 def _join(job: Job) -> None:

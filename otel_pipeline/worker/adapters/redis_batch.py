@@ -16,14 +16,19 @@ from typing import Any, Final, SupportsIndex
 from opentelemetry import context
 
 from otel_pipeline.worker import identity
+from otel_pipeline.worker.adapters import redis_commands as commands
 from otel_pipeline.worker.adapters.redis_commands import Element, Found
-from otel_pipeline.worker.adapters.redis_consumer import Delivery, this_loop
+from otel_pipeline.worker.adapters.redis_consumer import Delivery, known_loop, this_loop
+from otel_pipeline.worker.evidence import Outcome, Verdict, verdict
 from otel_pipeline.worker.flow import Flow, finish, popped
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import FINISHED, UNKNOWN, Job, enter, job_end, leave
+from otel_pipeline.worker.tasks import handing
 
 NAME_MAX: Final = 200
 """Characters of an element that may be a name of it."""
+FIELDS_MAX: Final = 64
+"""Fields of an argument that may name an element."""
 
 
 @dataclass(eq=False, slots=True)
@@ -34,6 +39,9 @@ class Slot:
     names: tuple[str, ...]
     job: Job | None = None
     parked_ns: int = 0
+    item: Any = None
+    """What the program sees of the element."""
+    worked_on: bool = False
 
 
 class Batch:
@@ -77,15 +85,26 @@ class Batch:
                     best = (len(name), slot)
         return best[1]
 
+    def holding(self, arguments: Sequence[Any]) -> Slot | None:
+        """The element that work is about: it is among the arguments, or what was made of it carries its name."""
+        for each in arguments:
+            for slot in self.slots:
+                if each is slot.item or (isinstance(slot.item, tuple) and any(each is part for part in slot.item)):
+                    return slot
+        words = [word for each in arguments for word in _words(each)]
+        return self.named("", words) if words else None
+
     def close(self, *, all_of_them: bool = True) -> None:
         """The loop asks for more: what is open is over, what was never stepped to is of unknown outcome."""
         self._park()
+        # Work on all at once is seen as that on the first: what fails there is not known to have gone well elsewhere.
+        trouble = any(_failed(slot.job) for slot in self.slots if slot.job is not None)
         for slot in self.slots:
             if slot.job is None and all_of_them:
                 slot.job = slot.delivery.start()
                 job_end(slot.job, default=UNKNOWN)
             elif slot.job is not None and not slot.job.over:
-                _end(slot.job, slot.parked_ns)
+                _end(slot.job, slot.parked_ns, UNKNOWN if trouble and not slot.worked_on else FINISHED)
 
     def _note(self) -> None:
         slot = self.current
@@ -98,7 +117,11 @@ class Batch:
         if slot is None or slot.job is None or slot.job.over:
             return
         flow = _flow_of(slot.job)
-        if _was_worked_on(slot.job):
+        if slot.job.children and not slot.job.settled_ns and (flow is None or not flow.busy):
+            slot.worked_on = (
+                True  # by others; it is often acknowledged with the rest of the batch, when they are through
+            )
+        elif _was_worked_on(slot.job):
             finish(flow) if flow is not None else _end(slot.job, 0)
             return
         if flow is not None:
@@ -115,12 +138,19 @@ def _dropped(batch: Batch) -> None:
     batch.close(all_of_them=False)
 
 
-def _end(job: Job, parked_ns: int) -> None:
+def _failed(job: Job) -> bool:
+    return verdict(job.evidence, FINISHED).outcome is Outcome.FAILED
+
+
+def _end(job: Job, parked_ns: int, default: Verdict = FINISHED) -> None:
+    for each in job.said_by_children:
+        job.observe(each)
     if job.children:
         job.left = True
         leave(job)
     else:
-        job_end(job, default=FINISHED, end_ns=max(job.settled_ns, parked_ns) or None)
+        ended_ns = max(job.settled_ns, parked_ns, job.activity_ns if parked_ns else 0)
+        job_end(job, default=default, end_ns=ended_ns or None)
 
 
 def _flow_of(job: Job) -> Flow | None:
@@ -130,7 +160,7 @@ def _flow_of(job: Job) -> Flow | None:
 
 def _was_worked_on(job: Job) -> bool:
     flow = _flow_of(job)
-    return bool(job.children or job.settled_ns or job.evidence or (flow is not None and flow.busy))
+    return bool(job.children or job.settled_ns or job.evidence or (flow is not None and flow.touched))
 
 
 def _names_of(element: Element) -> tuple[str, ...]:
@@ -140,6 +170,17 @@ def _names_of(element: Element) -> tuple[str, ...]:
     elif len(element.raw) <= NAME_MAX:
         words.add(element.raw.decode("utf-8", "replace"))
     return tuple(words - {""})
+
+
+def _words(argument: Any) -> list[str]:
+    """Texts that an argument is, or that are its fields."""
+    if isinstance(argument, str | bytes):
+        return [commands.text(argument)] if len(argument) <= NAME_MAX else []
+    if isinstance(argument, dict):
+        fields = list(argument.values())[:FIELDS_MAX]
+    else:
+        fields = list(getattr(argument, "__dict__", {}).values())[:FIELDS_MAX]
+    return [commands.text(each) for each in fields if isinstance(each, str | bytes) and len(each) <= NAME_MAX]
 
 
 def _names(name: str, key: str) -> bool:
@@ -189,6 +230,17 @@ def _step(batch: Batch, slot: Slot | None) -> None:
         batch.step(slot)
 
 
+@hook("redis.batch_handed")
+def _handed(arguments: list[Any]) -> None:
+    loop = known_loop()
+    slot = loop.batch.holding(arguments) if loop is not None and loop.batch is not None else None
+    if slot is not None and loop is not None and loop.batch is not None:
+        loop.batch.step(slot)
+
+
+handing.append(_handed)
+
+
 @hook("redis.batch_passed")
 def _passed(batch: Batch) -> None:
     batch.passed()
@@ -206,5 +258,8 @@ def spread(found: Sequence[Found], waiting: Sequence[Delivery]) -> Batch:
             for item, element in zip(each.items, each.elements, strict=False)
             if element is not None
         }
+        for item, element in zip(each.items, each.elements, strict=False):
+            if element is not None:
+                slots[id(element)].item = item
         each.put(Elements(each.items, batch, of))
     return batch

@@ -22,7 +22,9 @@ FIELDS_MAX: Final = 256
 
 
 def text(value: Any) -> str:
-    if isinstance(value, bytes | bytearray | memoryview):
+    if type(value) is str:
+        return value
+    if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).decode("utf-8", "replace")
     return value if isinstance(value, str) else str(value)
 
@@ -31,7 +33,7 @@ def raw(value: Any) -> bytes:
     """The bytes that redis-py sends for a value, and that come back for it."""
     if isinstance(value, bytes):
         return value
-    if isinstance(value, bytearray | memoryview):
+    if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
     return (repr(value) if isinstance(value, float) else str(value)).encode("utf-8", "surrogateescape")
 
@@ -97,7 +99,7 @@ def _streams(args: Arguments) -> list[Any]:
 
 def _index(args: Arguments, word: str) -> int:
     for index, each in enumerate(args):
-        if isinstance(each, str | bytes) and text(each).upper() == word:
+        if isinstance(each, (str, bytes)) and text(each).upper() == word:
             return index
     raise ValueError(word)
 
@@ -127,7 +129,7 @@ def popped(name: str, args: Arguments, answer: Any, put: Callable[[Any], None]) 
 
 def _at(holder: Any, place: Any) -> Callable[[Any], None]:
     def put(new: Any) -> None:
-        if isinstance(holder, list | dict):
+        if isinstance(holder, (list, dict)):
             holder[place] = new
 
     return put
@@ -145,7 +147,7 @@ def _plain(key: str, value: Any, put: Callable[[Any], None]) -> list[Found]:
 
 
 def _pairs(key: str, value: Any, put: Callable[[Any], None]) -> list[Found]:
-    if value and isinstance(value[0], list | tuple):
+    if value and isinstance(value[0], (list, tuple)):
         return [Found([_element(key, pair[0]) for pair in value[:BATCH_MAX]], value, put)]
     # Flat, as it comes from the server: member, score, member, score.
     flat: list[Element | None] = [_element(key, each) if not at % 2 else None for at, each in enumerate(value)]
@@ -203,7 +205,7 @@ def _entries(
 
 
 def _entry(key: str, entry: Any, group: str | None, *, redelivered: bool) -> Element | None:
-    if not isinstance(entry, list | tuple) or len(entry) < 2 or not entry[0] or not entry[1]:
+    if not isinstance(entry, (list, tuple)) or len(entry) < 2 or not entry[0] or not entry[1]:
         return None  # deleted since, or its id alone was asked for
     fields = entry[1]
     if isinstance(fields, list):
@@ -287,9 +289,9 @@ def members(args: Arguments, answer: Any) -> list[bytes]:
     """The members of a sorted set in the answer to a peek, with or without scores."""
     if not isinstance(answer, list):
         return []
-    if answer and isinstance(answer[0], list | tuple):
+    if answer and isinstance(answer[0], (list, tuple)):
         return [raw(pair[0]) for pair in answer[:BATCH_MAX] if pair]
-    scores = any(isinstance(each, str | bytes) and text(each).upper() == "WITHSCORES" for each in args[3:])
+    scores = any(isinstance(each, (str, bytes)) and text(each).upper() == "WITHSCORES" for each in args[3:])
     return [raw(each) for each in (answer[::2] if scores else answer)[:BATCH_MAX]]
 
 
@@ -315,7 +317,7 @@ def peeked(name: str, args: Arguments, answer: Any, put: Callable[[Any], None]) 
     """The elements in the answer to a look that is a pop, with what comes after it."""
     if not isinstance(answer, list) or not answer:
         return []
-    if name == "LRANGE" or not isinstance(answer[0], list | tuple):
+    if name == "LRANGE" or not isinstance(answer[0], (list, tuple)):
         return _plain(text(args[1]), answer, put)
     return _pairs(text(args[1]), answer, put)
 
@@ -349,7 +351,7 @@ def _one_field(args: Arguments, answer: Any) -> Any:
 
 
 def _some_fields(args: Arguments, answer: Any) -> Any:
-    asked = args[2] if len(args) == 3 and isinstance(args[2], list | tuple) else args[2:]
+    asked = args[2] if len(args) == 3 and isinstance(args[2], (list, tuple)) else args[2:]
     return {text(name): value for name, value in zip(asked, answer or (), strict=False) if value is not None}
 
 
@@ -366,8 +368,8 @@ def small(value: Any) -> Any:
     """The value in a form to look into, or None if it is too large. Mappings lose their large values."""
     if isinstance(value, Mapping):
         return {text(name): each for name, each in list(value.items())[:FIELDS_MAX] if small(each) is not None} or None
-    if isinstance(value, str | bytes):
+    if isinstance(value, (str, bytes)):
         return value if len(value) <= VALUE_MAX else None
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return value if len(value) <= FIELDS_MAX and len(json.dumps(value, default=str)) <= VALUE_MAX else None
     return value

@@ -18,7 +18,7 @@ from opentelemetry.util.types import AttributeValue
 from otel_pipeline import __version__
 from otel_pipeline.worker import identity, names, records
 from otel_pipeline.worker.adapters import redis_commands as commands
-from otel_pipeline.worker.adapters import redis_context
+from otel_pipeline.worker.adapters import redis_context, redis_groups
 from otel_pipeline.worker.adapters.redis_commands import Element, Found
 from otel_pipeline.worker.adapters.redis_context import Carried, Command
 from otel_pipeline.worker.adapters.redis_keys import Purpose, is_queue, is_reply, purpose
@@ -77,6 +77,7 @@ class Delivery:
             attributes=attributes,
         )
         job.element = element.raw
+        redis_groups.watch(job)
         popped(job)
         return job
 
@@ -217,11 +218,10 @@ def _context_reads(waiting: Sequence[Delivery]) -> list[Command]:
 
 def learn(waiting: Sequence[Delivery], answers: Sequence[Any]) -> list[Command]:
     """Puts the answers to `lookups` where they belong; commands that count what was delivered before."""
-    _learn_fields(waiting, answers[len(_context_reads(waiting)) :])
-    if settings().carrier == "off":
-        return []
+    asked = [each for each in waiting if each.carried is None] if settings().carrier != "off" else []
+    _learn_fields(waiting, answers[redis_context.READS * len(asked) :])
     counting: list[Command] = []
-    for index, each in enumerate(each for each in waiting if each.carried is None):
+    for index, each in enumerate(asked):
         each.carried = redis_context.found(answers[index * redis_context.READS :])
         if _comes_again(each):
             counting += redis_context.counts(each.element.raw)

@@ -1,7 +1,7 @@
 """The keys beside a queue that hold the context of its elements, so that payloads stay as they are.
 
     otelp:ctx:{hash}   list: one value for each equal element that waits
-    otelp:last:{hash}  list of one: the value that went with the last delivery, for when an element comes again
+    otelp:last:{hash}  list: the values that went with its deliveries, the last first, for when an element comes again
     otelp:try:{hash}   how often it came again
 
 `hash` is that of the element's bytes, in braces so that a cluster keeps the three together. All of them expire.
@@ -18,10 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from opentelemetry.instrumentation.utils import suppress_instrumentation
-
 from otel_pipeline.worker.guard import hook
-from otel_pipeline.worker.messages import element_key
+from otel_pipeline.worker.messages import KEY_PREFIX, element_key
+from otel_pipeline.worker.quiet import Silence
 from otel_pipeline.worker.settings import settings
 
 EQUAL_MAX: Final = 100
@@ -30,9 +29,12 @@ BACKOFF_S: Final = 60.0
 """How long a server that refused is left alone."""
 FIELD: Final = "otelp"
 """The field of a JSON object that carries the context, if the operator chose that."""
+_LAST: Final = KEY_PREFIX.removesuffix("ctx:") + "last:"
+_TRIES: Final = KEY_PREFIX.removesuffix("ctx:") + "try:"
 _MARK: Final = b',"' + FIELD.encode() + b'":{'
 
 Command = tuple[Any, ...]
+_encoder: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Carried:
 
 
 def encode(headers: Mapping[str, str], attempt: int) -> str:
-    return json.dumps({"h": dict(headers), "t": int(time.time() * 1000), "a": attempt}, separators=(",", ":"))
+    return _encoder.encode({"h": dict(headers), "t": int(time.time() * 1000), "a": attempt})
 
 
 def decode(value: Any, *, again: bool = False) -> Carried | None:
@@ -61,31 +63,33 @@ def decode(value: Any, *, again: bool = False) -> Carried | None:
 
 
 def _keys(element: bytes) -> tuple[str, str, str]:
-    prefix, _, digest = element_key(element).rpartition(":")
-    base = prefix.removesuffix("ctx")
-    return f"{prefix}:{{{digest}}}", f"{base}last:{{{digest}}}", f"{base}try:{{{digest}}}"
+    tag = f"{{{element_key(element).removeprefix(KEY_PREFIX)}}}"
+    return f"{KEY_PREFIX}{tag}", f"{_LAST}{tag}", f"{_TRIES}{tag}"
 
 
 def writes(element: bytes, value: str) -> list[Command]:
     """Commands that put a context beside an element that is about to be pushed."""
-    ctx, _, tries = _keys(element)
+    ctx, last, tries = _keys(element)
     return [
         ("LPUSH", ctx, value),
         ("LTRIM", ctx, 0, EQUAL_MAX - 1),
         ("EXPIRE", ctx, int(settings().context_ttl_s)),
-        ("DEL", tries),
+        ("DEL", last, tries),
     ]
 
 
-READS: Final = 4
+READS: Final = 3
 """Commands that `reads` makes for an element."""
 
 
 def reads(element: bytes) -> list[Command]:
-    """Commands that take the context of an element that was popped."""
+    """Commands that take the context of an element that was popped.
+
+    `last` is not trimmed: a push deletes it, so it is no longer than `ctx` was, and each command costs 10 us.
+    """
     ctx, last, _ = _keys(element)
     ttl = int(settings().context_ttl_s)
-    return [("RPOPLPUSH", ctx, last), ("LINDEX", last, 0), ("LTRIM", last, 0, 0), ("EXPIRE", last, ttl)]
+    return [("RPOPLPUSH", ctx, last), ("LINDEX", last, 0), ("EXPIRE", last, ttl)]
 
 
 def counts(element: bytes) -> list[Command]:
@@ -169,6 +173,8 @@ def _leave_alone(client: Any) -> None:
 
 
 def _judged(client: Any, answers: list[Any]) -> list[Any] | None:
+    if not any(isinstance(answer, Exception) for answer in answers):
+        return answers
     # A key beside the queue may be a string or a hash: both are asked for.
     wrong = [isinstance(each, Exception) and str(each).startswith("WRONGTYPE") for each in answers]
     answers = [None if is_wrong else each for each, is_wrong in zip(answers, wrong, strict=True)]
@@ -194,7 +200,7 @@ def exchange(client: Any, commands: Sequence[Command] | None) -> list[Any] | Non
     if pipeline is None:
         return None
     try:
-        with suppress_instrumentation():
+        with Silence():
             return _judged(client, pipeline.execute(raise_on_error=False))
     except Exception:  # noqa: BLE001  the program's own command will tell it
         _leave_alone(client)
@@ -207,7 +213,7 @@ async def exchange_async(client: Any, commands: Sequence[Command] | None) -> lis
     if pipeline is None:
         return None
     try:
-        with suppress_instrumentation():
+        with Silence():
             return _judged(client, await pipeline.execute(raise_on_error=False))
     except Exception:  # noqa: BLE001  as above
         _leave_alone(client)

@@ -242,13 +242,32 @@ def site() -> tuple[CodeType, int] | None:
     for _ in range(FRAMES_MAX):
         if frame is None:
             break
-        root, _, rest = str(frame.f_globals.get("__name__", "")).partition(".")
-        if root in _LIBRARIES:
+        kind = _kind(str(frame.f_globals.get("__name__", "")))
+        if kind is Module.LIBRARY:
             return None
-        if root not in _BETWEEN and not (root == "otel_pipeline" and rest.startswith("worker")):
+        if kind is Module.PROGRAM:
             return frame.f_code, frame.f_lineno
         frame = frame.f_back
     return _UNKNOWN
+
+
+class Module(IntEnum):
+    """Whose code a frame is."""
+
+    LIBRARY = 0
+    """A queue framework's, that has an adapter of its own."""
+    BETWEEN = 1
+    """Between the program and the hook: the client, the instrumentation."""
+    PROGRAM = 2
+
+
+@functools.lru_cache(maxsize=KEYS_MAX)
+def _kind(name: str) -> Module:
+    root, _, rest = name.partition(".")
+    if root in _LIBRARIES:
+        return Module.LIBRARY
+    ours = root == "otel_pipeline" and rest.startswith("worker")
+    return Module.BETWEEN if ours or root in _BETWEEN else Module.PROGRAM
 
 
 _UNKNOWN: Final = (site.__code__, 0)

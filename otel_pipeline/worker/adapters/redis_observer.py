@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from otel_pipeline.worker import outcomes
 from otel_pipeline.worker.adapters import redis_commands as commands
+from otel_pipeline.worker.adapters import redis_groups
 from otel_pipeline.worker.adapters.redis_consumer import known_loop
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
 from otel_pipeline.worker.flow import touch
@@ -40,6 +41,7 @@ def observe(job: Job | None, name: str, args: Arguments, answer: Any) -> None:
     """A command of a job came back with its answer."""
     if isinstance(answer, Exception):
         return
+    told = False
     if name in commands.REMOVES:
         _removed(job, name, args, answer)
     elif job is None:
@@ -47,10 +49,10 @@ def observe(job: Job | None, name: str, args: Arguments, answer: Any) -> None:
     elif name in commands.READS:
         _read(job, name, args, answer)
     elif name in commands.WRITES:
-        _written(job, args, commands.WRITES[name])
+        told = _written(job, args, commands.WRITES[name])
     elif name in commands.PUSHES:
-        _pushed(job, name, args)
-    touch()
+        told = _pushed(job, name, args)
+    touch(busy=told)
 
 
 def _read(job: Job, name: str, args: Arguments, answer: Any) -> None:
@@ -60,23 +62,28 @@ def _read(job: Job, name: str, args: Arguments, answer: Any) -> None:
             job.learn(message)
 
 
-def _written(job: Job, args: Arguments, value: Callable[[Arguments], Any]) -> None:
+def _written(job: Job, args: Arguments, value: Callable[[Arguments], Any]) -> bool:
+    """Whether it was a final status."""
     said = commands.small(value(args))
-    if said is not None:
-        _settled_by(job, outcomes.status_write(job, commands.text(args[1]), said))
+    return said is not None and _settled_by(job, outcomes.status_write(job, commands.text(args[1]), said))
 
 
-def _pushed(job: Job, name: str, args: Arguments) -> None:
+def _pushed(job: Job, name: str, args: Arguments) -> bool:
+    """Whether it was a final message."""
+    told = False
     for each in commands.PUSHES[name](args):
         said = commands.small(each.value)
         if said is not None:
-            _settled_by(job, outcomes.pushed(job, commands.text(args[1]), said))
+            told = _settled_by(job, outcomes.pushed(job, commands.text(args[1]), said)) or told
+    return told
 
 
-def _settled_by(job: Job, evidence: Evidence | None) -> None:
-    if evidence is not None:
-        job.observe(evidence)
-        job.settle()
+def _settled_by(job: Job, evidence: Evidence | None) -> bool:
+    if evidence is None:
+        return False
+    job.observe(evidence)
+    job.settle()
+    return True
 
 
 # -- settlement --------------------------------------------------------------------------------------------------------
@@ -102,7 +109,10 @@ def _acknowledged(job: Job | None, name: str, args: Arguments) -> None:
     if name == "XDEL" and job is not None and job.origin.group:
         return  # cleaning up after the XACK
     for each in ids:
-        _settle(_of_message(job, key, each))
+        owner = _of_message(job, key, each)
+        if name != "XDEL":
+            redis_groups.acknowledged(key, commands.text(args[2]), in_time=owner is not None)
+        _settle(owner)
 
 
 def _of_message(job: Job | None, key: str, message_id: str) -> Job | None:

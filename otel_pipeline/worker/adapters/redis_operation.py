@@ -10,12 +10,11 @@ done      a pop's job begins, a push's span ends, the job hears what its command
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from opentelemetry import metrics, trace
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled, suppress_instrumentation
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otel_pipeline import __version__
 from otel_pipeline.worker import names
@@ -28,6 +27,7 @@ from otel_pipeline.worker.adapters.redis_producer import Parcel
 from otel_pipeline.worker.flow import error_name, this_flow
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import Job, current_job
+from otel_pipeline.worker.quiet import Silence
 from otel_pipeline.worker.settings import settings
 
 PIPELINE_MAX: Final = 1000
@@ -186,7 +186,7 @@ def _in_job(operation: Operation, here: _Here) -> Operation | None:
     for name, args in operation.commands:
         redis_observer.step_to_named(name, args)
     job = operation.job = current_job()
-    trimmed = {redis_commands.text(args[1]) for name, args in operation.commands if name == "LTRIM"}
+    trimmed = set() if operation.single else _trimmed(operation.commands)
     interesting = job is not None
     for index, (name, args) in enumerate(operation.commands):
         if name in redis_commands.PUSHES and len(args) > 2:
@@ -197,6 +197,10 @@ def _in_job(operation: Operation, here: _Here) -> Operation | None:
     elif not operation.quiet:
         operation.quiet = all(_is_noise(name, args) for name, args in operation.commands)
     return operation if interesting or operation.quiet else None
+
+
+def _trimmed(commands: Sequence[tuple[str, Sequence[Any]]]) -> set[str]:
+    return {redis_commands.text(args[1]) for name, args in commands if name == "LTRIM" and len(args) > 1}
 
 
 def _pushes(operation: Operation, index: int, here: _Here, trimmed: set[str]) -> bool:
@@ -234,18 +238,18 @@ def opened(operation: Operation) -> list[Command] | None:
 
 
 @hook("redis.hushed")
-def hushed(operation: Operation | None) -> AbstractContextManager[None] | None:
+def hushed(operation: Operation | None) -> Silence | None:
     if operation is None or not operation.quiet:
         return None
-    silence = suppress_instrumentation()
+    silence = Silence()
     silence.__enter__()
     return silence
 
 
 @hook("redis.loud")
-def loud(silence: AbstractContextManager[None] | None) -> None:
+def loud(silence: Silence | None) -> None:
     if silence is not None:
-        silence.__exit__(None, None, None)
+        silence.__exit__()
 
 
 @hook("redis.failed")

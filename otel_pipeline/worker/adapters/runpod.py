@@ -16,9 +16,8 @@ from types import ModuleType
 from typing import Any, Final
 
 import wrapt
-from opentelemetry import context, trace
+from opentelemetry import context
 from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind
 
 from otel_pipeline.worker import lifecycle, outcomes
 from otel_pipeline.worker.adapters.callables import name_of
@@ -30,6 +29,7 @@ from otel_pipeline.worker.jobs import Job, Origin, job_end, job_start
 from otel_pipeline.worker.messages import extract
 from otel_pipeline.worker.quiet import quietly
 from otel_pipeline.worker.redaction import error_text
+from otel_pipeline.worker.serving import in_a_request
 
 SYSTEM: Final = "runpod"
 SDK: Final = "runpod.serverless.modules"
@@ -92,8 +92,7 @@ def _parent(job: Mapping[str, Any]) -> Context | None:
             found = extract({key: place[key] for key in CARRIERS if key in place})
             if found is not None:
                 return found
-    span = trace.get_current_span()
-    return context.get_current() if getattr(span, "kind", None) is SpanKind.SERVER and span.is_recording() else None
+    return context.get_current() if in_a_request() else None
 
 
 @hook("runpod.end")

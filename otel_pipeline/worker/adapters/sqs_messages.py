@@ -17,9 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, SupportsIndex
 
-from opentelemetry import trace
-from opentelemetry.trace import SpanKind
-
 from otel_pipeline.worker import names
 from otel_pipeline.worker.adapters.official import current
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source, Verdict
@@ -27,6 +24,7 @@ from otel_pipeline.worker.flow import Flow, finish, popped, this_flow
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import Job, Origin, current_job, enter, job_end, job_start, leave
 from otel_pipeline.worker.messages import extract
+from otel_pipeline.worker.serving import in_a_request
 
 SYSTEM: Final = "aws_sqs"
 IN_FLIGHT_MAX: Final = 10_000
@@ -213,7 +211,7 @@ def park(slot: Slot, flow: Flow) -> None:
 
 def _worked_on(job: Job) -> bool:
     flow = job.flow() if job.flow is not None else None
-    busy = isinstance(flow, Flow) and flow.job is job and flow.busy
+    busy = isinstance(flow, Flow) and flow.job is job and flow.touched
     return bool(busy or job.children or job.settled_ns or job.evidence)
 
 
@@ -227,10 +225,7 @@ def _slot_of(flow: Flow) -> Slot | None:
 
 def _occupied(flow: Flow) -> bool:
     """What is read here is part of something else: another kind of job, a web request."""
-    if current_job() is not None or (flow.job is not None and not flow.job.over):
-        return True
-    span = trace.get_current_span()
-    return span.is_recording() and getattr(span, "kind", None) is SpanKind.SERVER
+    return current_job() is not None or (flow.job is not None and not flow.job.over) or in_a_request()
 
 
 def _begin(slot: Slot) -> None:

@@ -31,7 +31,7 @@ from typing import Any, Final
 from opentelemetry import context, metrics, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled, suppress_instrumentation
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -44,6 +44,7 @@ from otel_pipeline.worker.comfyui.routes import DEFAULT_PORT, UNMISTAKABLE, Endp
 from otel_pipeline.worker.flow import error_name, touch
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import current_job
+from otel_pipeline.worker.quiet import silenced
 from otel_pipeline.worker.settings import settings
 
 MESSAGE_BYTES_MAX: Final = 64 * 1024
@@ -225,7 +226,7 @@ def _open(route: Route, body: Callable[[], object]) -> Exchange | None:
     if route.reads:
         prompts.polled(route)
         in_trace = route.endpoint is Endpoint.SOCKET and trace.get_current_span().is_recording()
-        return Exchange(route, now_ns, ambient if in_trace else _silent(ambient))
+        return Exchange(route, now_ns, ambient if in_trace else silenced(ambient))
     given = body()
     return Exchange(route, now_ns, ambient, given if isinstance(given, dict) else bodies.document_of(given))
 
@@ -259,17 +260,7 @@ def _configured(urls: tuple[str, ...]) -> tuple[str, ...]:
 def _with_span(name: str, route: Route, within: Context, now_ns: int) -> Exchange:
     span = _tracer.start_span(name, within, SpanKind.CLIENT, start_time=now_ns)
     span.set_attributes({names.SERVER_ADDRESS: route.host, names.SERVER_PORT: route.port, names.BACKEND: route.backend})
-    return Exchange(route, now_ns, _silent(trace.set_span_in_context(span, within)), span=span)
-
-
-def _silent(within: Context) -> Context:
-    """The context, without spans of the official instrumentations."""
-    token = context.attach(within)
-    try:
-        with suppress_instrumentation():
-            return context.get_current()
-    finally:
-        context.detach(token)
+    return Exchange(route, now_ns, silenced(trace.set_span_in_context(span, within)), span=span)
 
 
 def _end_span(exchange: Exchange, error: BaseException | None) -> None:

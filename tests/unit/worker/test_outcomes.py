@@ -298,6 +298,7 @@ WRITTEN: list[tuple[str, Any, Outcome | None]] = [
     (f"job:{JOB}", {"status": "", "error": ""}, None),
     (f"job:{JOB}", {"error": None}, None),
     (f"job:{JOB}", {"stage": "tts", "status": "completed"}, None),
+    (f"job:{JOB}", {"stage": "done", "status": "completed"}, COMPLETED),
     (f"job:{JOB}", {"status": "done", "progress": 0.5}, None),
     (f"job:{JOB}:stage:tts", "done", None),
     (f"job:{JOB}:error", "", None),
