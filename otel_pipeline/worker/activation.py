@@ -63,6 +63,8 @@ ADAPTERS: Final = (
     Adapter("aio_pika", "aio_pika.exchange", "adapters.aio_pika", "patch_exchange"),
     Adapter("aio_pika", "aio_pika.message", "adapters.aio_pika", "patch_message"),
     Adapter("aio_pika", "aio_pika.robust_queue", "adapters.aio_pika", "patch_robust"),
+    Adapter("kombu", "kombu.messaging", "adapters.kombu"),
+    Adapter("kombu", "kombu.message", "adapters.kombu", "patch_message"),
     Adapter("temporal", "temporalio.client", "adapters.temporal", "patch_client"),
     Adapter("temporal", "temporalio.worker", "adapters.temporal", "patch_worker"),
     Adapter("background", "starlette.background", "adapters.background"),

@@ -1,8 +1,9 @@
 """Where the time of the worker side goes: python -m tests.benchmarks.worker_profile [--profile OPERATION].
 
 One process for each of plain, official and ours, in turn; of each operation the median wall time and the CPU time of
-one call in the best round, in microseconds. With --profile one operation runs under cProfile in this package's mode. Whole workers are
-measured by worker.py; this tells which step to look at.
+one call in the best round, in microseconds. With --profile one operation runs under cProfile in this package's mode.
+Whole workers are measured by worker.py; this tells which step to look at. Nothing of ours is imported before the
+instrumentation is in, as in a worker.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pstats
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from statistics import median
 from typing import Any, Final
@@ -37,8 +39,16 @@ def graph() -> dict[str, Any]:
         "3": {
             "class_type": "KSampler",
             "inputs": {
-                "seed": 1, "steps": 20, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0,
-                "model": ["10", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0],
+                "seed": 1,
+                "steps": 20,
+                "cfg": 7.0,
+                "sampler_name": "euler",
+                "scheduler": "normal",
+                "denoise": 1.0,
+                "model": ["10", 0],
+                "positive": ["6", 0],
+                "negative": ["7", 0],
+                "latent_image": ["5", 0],
             },
         },
         "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd_xl_base_1.0.safetensors"}},
@@ -50,8 +60,11 @@ def graph() -> dict[str, Any]:
         "10": {
             "class_type": "LoraLoader",
             "inputs": {
-                "lora_name": "film.safetensors", "strength_model": 0.8, "strength_clip": 0.8,
-                "model": ["4", 0], "clip": ["4", 1],
+                "lora_name": "film.safetensors",
+                "strength_model": 0.8,
+                "strength_clip": 0.8,
+                "model": ["4", 0],
+                "clip": ["4", 1],
             },
         },
         "11": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": "4x-UltraSharp.pth"}},
@@ -77,7 +90,7 @@ def measured(operation: Operation, rounds: int) -> tuple[float, float]:
 
 def redis_operations(url: str) -> dict[str, Operation]:
     """In the order they are to run in: a pop leaves a job open, an empty one ends it."""
-    import redis
+    import redis  # noqa: PLC0415
 
     client = redis.Redis.from_url(url)
     client.flushdb()
@@ -85,11 +98,10 @@ def redis_operations(url: str) -> dict[str, Operation]:
     body = '", "user_id": "user-1", "tier": "pro", "workflow": "portrait", "model": "sdxl", "prompt": "' + "x" * 300
 
     def push() -> object:
-        return client.rpush("bench:queue", f'{{"job_id": "job-{next(number)}{body}"}}')
+        return client.rpush("bench:queue", f'{{"job_id": "{uuid.UUID(int=next(number) << 64)}{body}"}}')
 
-    def pop() -> object:
-        assert (found := client.blpop(["bench:queue"], timeout=1))
-        return found
+    def pop() -> None:
+        assert client.blpop(["bench:queue"], timeout=1)
 
     return {
         "GET outside": lambda: client.get("config"),
@@ -99,19 +111,22 @@ def redis_operations(url: str) -> dict[str, Operation]:
         "GET in a job": lambda: client.get("config"),
         "INCR in a job": lambda: client.incr("n"),
         "HSET in a job": lambda: client.hset("bench:status", mapping={"stage": 3}),
-        "HSET of the job": lambda: client.hset("job:job-0:status", mapping={"status": "processing", "stage": "x"}),
+        "HSET of the job": lambda: client.hset(
+            "job:00000000-0000-0000-0000-000000000000:status", mapping={"status": "processing", "stage": "x"}
+        ),
     }
 
 
 def own_operations() -> dict[str, Operation]:
     """Steps without a server."""
-    from opentelemetry import trace
+    from opentelemetry import trace  # noqa: PLC0415
 
-    from otel_pipeline.worker import identity, outcomes
-    from otel_pipeline.worker.comfyui import exchange, sockets
-    from otel_pipeline.worker.comfyui.prompts import UNKNOWN, End, prompts
-    from otel_pipeline.worker.jobs import Origin, job_end, job_start
-    from otel_pipeline.worker.spans import JobAttributes
+    from otel_pipeline.worker import identity, outcomes  # noqa: PLC0415
+    from otel_pipeline.worker.comfyui import exchange, sockets  # noqa: PLC0415
+    from otel_pipeline.worker.comfyui.answers import UNKNOWN, End  # noqa: PLC0415
+    from otel_pipeline.worker.comfyui.prompts import prompts  # noqa: PLC0415
+    from otel_pipeline.worker.jobs import Origin, job_end, job_start  # noqa: PLC0415
+    from otel_pipeline.worker.spans import JobAttributes  # noqa: PLC0415
 
     job = job_start(Origin("redis", "bench:queue"), MESSAGE)
     job_end(job)
@@ -162,7 +177,7 @@ def own_operations() -> dict[str, Operation]:
 
 
 def child(mode: str, options: argparse.Namespace) -> None:
-    from tests.benchmarks.worker_load import flush, instrument
+    from tests.benchmarks.worker_load import flush, instrument  # noqa: PLC0415
 
     instrument(mode)
     operations = {} if options.without_redis else redis_operations(options.redis)
@@ -172,8 +187,9 @@ def child(mode: str, options: argparse.Namespace) -> None:
     found: dict[str, tuple[float, float]] = {}
     for name, operation in operations.items():
         if name == profiled:
-            profile = cProfile.Profile()
-            profile.runcall(lambda operation=operation: [operation() for _ in range(1000)])
+            with cProfile.Profile() as profile:
+                for _ in range(1000):
+                    operation()
             pstats.Stats(profile).sort_stats(options.sort).print_stats(45)
             return
         found[name] = measured(operation, options.rounds)
@@ -194,7 +210,7 @@ def main() -> None:
     if options.mode:
         child(options.mode, options)
         return
-    from otel_pipeline.demo.redis_server import redis_server
+    from otel_pipeline.demo.redis_server import redis_server  # noqa: PLC0415
 
     with redis_server() as url:
         command = [sys.executable, "-m", "tests.benchmarks.worker_profile", "--redis", url, *sys.argv[1:], "--mode"]

@@ -13,12 +13,18 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import sys
 import threading
+import time
+from pathlib import Path
 from typing import Any, Final
 
+from tests.support import comfyui_stub
+
 AT_ONCE: Final = 3
+CUSTOM_NODE: Final = Path(__file__).resolve().parents[2] / "otel_pipeline" / "worker" / "comfyui" / "custom_node"
 TEXT: Final = json.dumps({"job_id": "job-1", "user_id": "u", "workflow": "portrait"})
 
 
@@ -112,6 +118,40 @@ def late_imports(_: Any) -> None:
     print(colorsys.rgb_to_hsv(1, 1, 1), actor.send(1).args, flush=True)
 
 
+def first_process_of_a_container(_: Any) -> None:
+    """The kernel keeps a signal from it for which it has no handler."""
+    pid, os.getpid = os.getpid(), lambda: 1
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.kill(pid, signal.SIGTERM)
+    os.getpid = lambda: pid
+
+
+def comfyui_in_mid_prompt(_: Any) -> None:
+    sys.path.insert(0, str(comfyui_stub.FOLDER))
+    import execution  # type: ignore[import-not-found]
+
+    executor = execution.PromptExecutor(None)
+    prompt = {
+        "1": {"class_type": "Slow", "inputs": {}},
+        "9": {"class_type": "Out", "inputs": {"text": ["1", 0]}},
+    }
+    threading.Thread(target=executor.execute, args=(prompt, "prompt-1", {}, ["9"]), daemon=True).start()
+    while not execution.working:
+        time.sleep(0.001)
+    print([event for event, _ in executor.status_messages], flush=True)
+    sys.exit(3)
+
+
+def comfyui_with_a_custom_node(_: Any) -> None:
+    """Ours, if we are there: it brings no nodes."""
+    nodes = {}
+    if "otel_pipeline.worker.guard" in sys.modules:
+        for name in ("prestartup_script", "__init__"):
+            nodes.update(runpy.run_path(str(CUSTOM_NODE / f"{name}.py")).get("NODE_CLASS_MAPPINGS", {}))
+    print(nodes, flush=True)
+
+
 KINDS: Final = {
     each.__name__: each
     for each in (
@@ -125,6 +165,9 @@ KINDS: Final = {
         forks,
         rq_in_a_fork,
         late_imports,
+        first_process_of_a_container,
+        comfyui_in_mid_prompt,
+        comfyui_with_a_custom_node,
     )
 }
 

@@ -87,7 +87,7 @@ def polled(queue: str, *, empty: bool) -> None:
     _polls.add(1, {names.MESSAGING_DESTINATION: queue, "result": "empty" if empty else "message"})
 
 
-def begin(message: Message, library: str, *, settled: bool) -> Delivery:
+def begin(message: Message, library: str, *, settled: bool, system: str = SYSTEM) -> Delivery:
     """Begins the job of a message in this thread or task; `settled` if no acknowledgement is expected."""
     flow = this_flow()
     adopted = current(f"opentelemetry.instrumentation.{library}")
@@ -95,7 +95,7 @@ def begin(message: Message, library: str, *, settled: bool) -> Delivery:
     if message.correlation_id:
         attributes[names.MESSAGING_CONVERSATION_ID] = message.correlation_id
     job = job_start(
-        Origin(SYSTEM, message.queue, message.message_id),
+        Origin(system, message.queue, message.message_id),
         message.body,
         parent=adopted.parent if adopted else extract(message.headers),
         attempt=_attempt(message),

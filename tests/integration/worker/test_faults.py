@@ -7,11 +7,9 @@ hooks of a process's start and end throw in processes of their own (tests/suppor
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +18,23 @@ import pytest
 from otel_pipeline.demo.redis_server import redis_server
 from tests.benchmarks.worker import stand_in
 from tests.support.worker_battery.core import FLOWS
-from tests.support.worker_battery.run import MODULES
-from tests.support.worker_battery.thread_flows import JOB_FUNCTIONS
 from tests.support.worker_exits import KINDS
+from tests.support.worker_faults import (
+    ELSEWHERE,
+    PEER,
+    answer,
+    check,
+    compared,
+    differences,
+    flows_of,
+    hooks_in_the_source,
+    run,
+)
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-PEER = REPOSITORY / ".cache" / "peers" / "arq"
-CHILD_S_MAX = 240
 OF_THE_PEER = ("arq_jobs",)
 """Flows of a library that lives apart, because it needs another redis-py."""
-NOT_REACHED = {
-    "in test_pika.py and test_aio_pika.py, which have a RabbitMQ": ("pika.", "aio_pika."),
-    "in test_no_arq_program_notices_an_exception_in_a_hook": ("arq.",),
-    "they need a Temporal server": ("temporal.",),
-    "Celery's own ends of a task: limits, revocation, a lost child": (
-        "celery.gone",
-        "celery.late",
-        "celery.revoked",
-        "celery.terminating",
-        "celery.timed_out",
-    ),
-    "not in a program's way: called by it, or by ComfyUI, as a thing of ours": ("discovery.", "comfyui_custom_node."),
-    "nobody reads metrics here": ("comfyui_server.queue_size",),
-    "at the end of a ComfyUI server in mid prompt": ("comfyui_server.close_all",),
-    "only in the first process of a container": ("lifecycle.save",),
-    "whenever the collector finds a batch that was given up, so not in the same flow each time": (
-        "redis.batch_dropped",
-    ),
-}
-"""Hooks, or beginnings of their names, that nothing here reaches, and why."""
+WITH_SERVERS = ("broker_flows", "temporal_flows")
+"""Flows of test_faults_brokers.py and test_faults_temporal.py."""
 
 
 @dataclass(frozen=True)
@@ -63,57 +49,10 @@ def servers() -> Iterator[Servers]:
         yield Servers(redis_url, comfyui_url)
 
 
-def run(code: str, *arguments: str, peer: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
-    """A child with its own interpreter, and its own libraries before ours if it needs the peer's."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
-    path = [str(PEER), str(REPOSITORY)] if peer else [str(REPOSITORY)]
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**kept, "PYTHONPATH": os.pathsep.join(path), **env},
-        capture_output=True,
-        text=True,
-        timeout=CHILD_S_MAX,
-        check=False,
-    )
-
-
-def battery(mode: str, servers: Servers, *, peer: bool, wanted: dict[str, str] | None = None) -> dict[str, Any]:
-    assert MODULES
-    only = [name for name in FLOWS if (name in OF_THE_PEER) == peer]
-    options = {"redis": servers.redis, "comfyui": servers.comfyui, "only": only, "wanted": wanted}
-    named = ",".join(f"tests.support.worker_battery.thread_flows:{name}" for name in JOB_FUNCTIONS)
-    child = run(
-        "from tests.support.worker_battery.run import main; main()",
-        mode,
-        json.dumps(options),
-        peer=peer,
-        OTEL_PIPELINE_JOB_FUNCTIONS=named,
-        OTEL_PIPELINE_HEARTBEAT_S="0.05",
-        OTEL_PIPELINE_JOB_RULES=json.dumps([{"when": "log", "matches": "giving up on", "outcome": "failed"}]),
-    )
-    assert child.returncode == 0, child.stderr[-4000:]
-    answer: dict[str, Any] = json.loads(child.stdout.strip().splitlines()[-1])
-    return answer
-
-
-def compared(servers: Servers, *, peer: bool) -> dict[str, Any]:
-    """The flows without us, then with us and an exception in each hook."""
-    wanted = battery("plain", servers, peer=peer)["results"]
-    broken = {name: result for name, result in wanted.items() if "the flow ended with" in result}
-    assert not broken, "these do not even run without us"
-    return battery("faults", servers, peer=peer, wanted=wanted)
-
-
 @pytest.fixture(scope="module")
 def thrown(servers: Servers) -> dict[str, Any]:
-    return compared(servers, peer=False)
-
-
-def differences(found: dict[str, Any]) -> str:
-    return "\n".join(
-        f"fault in {fault}: {flow}\n  with us:    {got}\n  without us: {wanted}"
-        for fault, flow, got, wanted in found["different"]
-    )
+    others = {*OF_THE_PEER, *flows_of(*WITH_SERVERS)}
+    return compared([name for name in FLOWS if name not in others], **asdict(servers))
 
 
 def test_no_program_notices_an_exception_in_a_hook(thrown: dict[str, Any]) -> None:
@@ -123,10 +62,21 @@ def test_no_program_notices_an_exception_in_a_hook(thrown: dict[str, Any]) -> No
 def test_no_arq_program_notices_an_exception_in_a_hook(servers: Servers) -> None:
     if not PEER.is_dir():
         pytest.skip("arq is missing: run scripts/install-peers")
-    found = compared(servers, peer=True)
-    assert not found["different"], differences(found)
-    untouched = [name for name, times in found["thrown"].items() if name.startswith("arq.") and not times]
-    assert not untouched, "nothing throws in these"
+    check(compared(OF_THE_PEER, peer=True, **asdict(servers)), "arq")
+
+
+def test_every_hook_that_is_written_is_known_here(thrown: dict[str, Any]) -> None:
+    written = Counter(hooks_in_the_source())
+    assert [name for name, times in written.items() if times > 1] == []
+    assert sorted(written) == thrown["hooks"]
+
+
+def test_nothing_is_left_to_other_tests_that_is_reached_here(thrown: dict[str, Any]) -> None:
+    for names in ELSEWHERE.values():
+        for start in names:
+            mine = [name for name in thrown["hooks"] if name.startswith(start)]
+            assert mine, f"there is no hook {start}"
+            assert not all(thrown["thrown"][name] for name in mine), f"{start} need not be left to others"
 
 
 @dataclass(frozen=True)
@@ -154,10 +104,9 @@ def ends(servers: Servers, folder: Path, runs: Sequence[tuple[str, str | None]])
         OTEL_PIPELINE_SAMPLE_REDIS_URL=servers.redis,
         OTEL_PIPELINE_SAMPLE_QUEUES="jobs:queue",
     )
-    assert child.returncode == 0, child.stderr[-4000:]
     return [
         (End(code, (own / "out").read_text(), last_line((own / "error").read_text())), names(own / "reached"))
-        for code, own in zip(json.loads(child.stdout.strip().splitlines()[-1]), folders, strict=True)
+        for code, own in zip(answer(child), folders, strict=True)
     ]
 
 
@@ -190,6 +139,6 @@ def test_no_program_starts_or_ends_otherwise_for_an_exception_in_a_hook(
         if seen != wanted[kind]
     }
     assert not different, f"without us: {wanted}"
-    known = tuple(start for starts in NOT_REACHED.values() for start in starts)
-    unreached = [name for name, kind in by_hook.items() if kind is None and not name.startswith(known)]
+    others = tuple(start for starts in ELSEWHERE.values() for start in starts)
+    unreached = [name for name, kind in by_hook.items() if kind is None and not name.startswith(others)]
     assert not unreached, f"nothing throws in these: {unreached}"

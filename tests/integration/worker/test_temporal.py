@@ -2,57 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import pytest
 
-from tests.support.net import free_endpoint
-from tests.support.worker_script import ROOT, Finished, run
-
-PEERS: Final = Path(os.environ.get("OTEL_PIPELINE_PEERS", ROOT / ".cache/peers")) / "bin"
-START_S: Final = 60.0
+from tests.support.worker_script import Finished, run
+from tests.support.worker_temporal import temporal_server
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    program = shutil.which("temporal", path=os.pathsep.join([str(PEERS), os.environ["PATH"]]))
-    if program is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Temporal: scripts/install-peers temporal")
-    address, metrics = free_endpoint(), free_endpoint()
-    folder = tmp_path_factory.mktemp("temporal")
-    port, metrics_port = address.rpartition(":")[2], metrics.rpartition(":")[2]
-    with (folder / "output").open("wb") as output:
-        process = subprocess.Popen(
-            f"{program} server start-dev --headless --ip 127.0.0.1 --port {port}"
-            f" --metrics-port {metrics_port} --log-level error".split(),
-            env={"PATH": os.environ["PATH"], "HOME": str(folder)},
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        wait(program, address, process)
+    with temporal_server(tmp_path_factory.mktemp("temporal")) as address:
         yield address
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-
-
-def wait(program: str, address: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        asked = [program, "operator", "namespace", "describe", "default", "--address", address]
-        if subprocess.run(asked, capture_output=True, check=False, timeout=20).returncode == 0:
-            return
-        time.sleep(0.1)
-    raise AssertionError("Temporal did not start")
 
 
 WORKER = """

@@ -14,6 +14,8 @@ FLOWS: Final[dict[str, Callable[[Any], Any]]] = {}
 
 
 def flow(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    if function.__name__ in FLOWS:
+        raise ValueError(f"two flows are named {function.__name__}")
     FLOWS[function.__name__] = function
     return function
 
@@ -49,8 +51,21 @@ def in_a_job(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 class World:
     """Where the servers are, and clients for them."""
 
-    def __init__(self, redis: str, comfyui: str, only: list[str], **_: Any) -> None:
-        self.redis_url, self.comfyui, self.only = redis, comfyui, only
+    def __init__(  # noqa: PLR0913  what the options are
+        self,
+        *,
+        only: list[str],
+        redis: str = "",
+        comfyui: str = "",
+        amqp: str = "",
+        temporal: str = "",
+        hooks: list[str] | None = None,
+        **_: Any,
+    ) -> None:
+        self.redis_url, self.comfyui, self.amqp, self.temporal = redis, comfyui, amqp, temporal
+        self.only = only
+        self.hooks = tuple(hooks or [""])
+        """What the names of the hooks begin with that are to throw."""
 
     def redis(self, **options: Any) -> Any:
         import redis

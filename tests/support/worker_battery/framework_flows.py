@@ -58,6 +58,34 @@ def _celery() -> tuple[Any, ...]:
     return app, render, broken, again, told
 
 
+@flow
+def kombu_consumers(_: World) -> Any:
+    from kombu import Connection, Consumer, Exchange, Producer, Queue
+
+    exchange, seen = Exchange("battery", type="direct"), []
+    queue = Queue("battery.clips", exchange, routing_key="clip")
+
+    def told(body: Any, message: Any) -> None:
+        seen.append([body, {name: value for name, value in message.headers.items() if name == "mine"}])
+        settle = (message.ack, message.reject, message.requeue)[min(len(seen) - 1, 2)]
+        settle()
+        if len(seen) > 3:
+            message.channel.queue_purge(queue.name)
+            raise ValueError(body["job_id"])
+
+    with Connection("memory://") as connection:
+        channel = connection.channel()
+        queue(channel).declare()
+        producer = Producer(channel)
+        for _number in range(3):
+            producer.publish(TASK, exchange=exchange, routing_key="clip", headers={"mine": 1})
+        seen.append(attempt(producer.publish, object(), serializer="json"))
+        seen.clear()
+        with Consumer(channel, [queue], callbacks=[told]):
+            outcomes = [attempt(connection.drain_events, timeout=0.1) for _number in range(4)]
+    return [seen, outcomes]
+
+
 def clip(task: dict[str, Any], *, fails: bool = False) -> dict[str, Any]:
     if fails:
         raise ValueError(task["job_id"])

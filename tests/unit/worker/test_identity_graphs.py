@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from otel_pipeline.worker import identity, names
+from otel_pipeline.worker import graphs, identity, names
 from otel_pipeline.worker.identity import graph_hash, graph_model, graph_quantities
 
 GRAPH: dict[str, Any] = {
@@ -185,3 +185,17 @@ def _graphs(value: Any) -> list[dict[str, Any]]:
         )
         return own + [graph for each in value.values() for graph in _graphs(each)]
     return [graph for each in value for graph in _graphs(each)] if isinstance(value, list) else []
+
+
+@pytest.mark.parametrize("size", [graphs.HASHED_MAX, graphs.HASHED_MAX + 1])
+def test_a_workflow_that_is_remembered_has_the_hash_of_one_that_is_not(size: int) -> None:
+    def made() -> dict[str, Any]:
+        first = {"0": {"class_type": "Load", "inputs": {}}}
+        return first | {
+            str(at): {"class_type": "Next", "inputs": {"on": [str(at - 1), 0], "steps": 3}} for at in range(1, size)
+        }
+
+    first = graph_hash(made())
+    graphs._hash_of.cache_clear()
+    assert graph_hash(made()) == graph_hash(made()) == first
+    assert graphs._hash_of.cache_info().currsize == (1 if size <= graphs.HASHED_MAX else 0)

@@ -143,3 +143,8 @@ def test_every_element_of_an_answer_is_cleaned() -> None:
     answer = taken_out(("q", [one, one.decode(), b"x", 5]), seen)
     assert answer == ("q", [b'{"a":1}', '{"a":1}', b"x", 5])
     assert list(seen) == [b'{"a":1}']
+
+
+def test_a_push_forgets_what_went_with_the_deliveries_before_it() -> None:
+    taken = {command[2] for command in reads(b"x") if command[0] == "RPOPLPUSH"}
+    assert taken == {key for command in writes(b"x", "") if command[0] == "DEL" for key in command[1:2]}
