@@ -5,10 +5,10 @@ hooked. What a program may say besides is api.py:
 
     from otel_pipeline.worker import job, stage, measure, record_event, record_failover
 
-How a job is followed: an adapter (adapters/) sees it begin and calls `job_start` (jobs.py) with the context that came
-with the message (messages.py) and with what identifies it (identity.py). tasks.py and flow.py keep it current in the
-right threads and tasks. What is seen of it on the way is evidence (evidence.py, outcomes.py). `job_end` writes the
-verdict.
+How a job is followed: an adapter (adapters/, comfyui/) sees it begin and calls `job_start` (jobs.py) with the context
+that came with the message (messages.py) and with what identifies it (identity/). tasks.py and flow.py keep it current
+in the right threads and tasks. What is seen of it on the way is evidence (evidence.py, outcomes/). `job_end` writes the
+verdict. All of it runs behind guard.py. process/ is about the process around it: its providers, its children, its end.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from opentelemetry.sdk.resources import Resource, ResourceDetector
 
-from otel_pipeline.worker import resource
+from otel_pipeline.worker.process import resource
 
 
 class WorkerResourceDetector(ResourceDetector):

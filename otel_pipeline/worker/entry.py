@@ -13,7 +13,7 @@ _log = logging.getLogger("otel_pipeline.worker")
 def pre_instrument() -> None:
     """Providers exist, no instrumentation does: the span processor, the resource, the log records' job."""
     try:
-        from otel_pipeline.worker import providers  # noqa: PLC0415  a process that is not instrumented pays nothing
+        from otel_pipeline.worker.process import providers  # noqa: PLC0415  a process that is not instrumented pays nothing
 
         providers.prepare()
     except Exception:  # noqa: BLE001  see above
@@ -23,7 +23,8 @@ def pre_instrument() -> None:
 def post_instrument() -> None:
     """All official instrumentations are in: ours go around them."""
     try:
-        from otel_pipeline.worker import activation, lifecycle  # noqa: PLC0415
+        from otel_pipeline.worker import activation  # noqa: PLC0415
+        from otel_pipeline.worker.process import lifecycle  # noqa: PLC0415
 
         activation.activate()
         lifecycle.install()

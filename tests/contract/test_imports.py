@@ -20,7 +20,7 @@ ROOMS: Final[tuple[frozenset[str], ...]] = tuple(
         "recent outbox_file",
         "outbox stats exposition",
         "contracts",
-        "settings conditions memory health",
+        "settings conditions memory health failures",
         "receivers processors exporters extensions",
         "pipeline components",
         "config",

@@ -108,7 +108,7 @@ def test_opentelemetry_instrument_finds_the_entry_points(group: str, name: str) 
 def test_no_exception_leaves_the_entry_points() -> None:
     """One that did would stop every instrumentation that comes after."""
     code = (
-        "from otel_pipeline.worker import activation, providers, entry\n"
+        "from otel_pipeline.worker import activation, entry\nfrom otel_pipeline.worker.process import providers\n"
         "def fail(): raise RuntimeError('injected')\n"
         "activation.activate = providers.prepare = fail\n"
         "entry.pre_instrument(); entry.post_instrument(); print('alive')"
@@ -146,7 +146,9 @@ def test_each_metric_is_in_the_reference() -> None:
 def test_each_attribute_is_in_the_reference() -> None:
     reference = (ROOT / "docs" / "worker-reference.md").read_text("utf-8")
     named = {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
-    literal = re.compile(r'"((?:comfyui|otel_pipeline)\.(?:node|prompt|queue|execution|error|validation|gpu)\.[a-z_.]+)"')
+    literal = re.compile(
+        r'"((?:comfyui|otel_pipeline)\.(?:node|prompt|queue|execution|error|validation|gpu)\.[a-z_.]+)"'
+    )
     used = {name for path in MODULES for name in literal.findall(path.read_text("utf-8"))}
     hooks = set(HOOKS)
     assert not {name for name in (named | used) - hooks if f"`{name}`" not in reference}

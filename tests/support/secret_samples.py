@@ -198,15 +198,25 @@ def _urls(dice: Dice) -> list[Row]:
     return [
         *_rows("url_credentials", "postgres", password, "postgresql://app:{}@db:5432/jobs", "redis://:{}@cache:6379/0"),
         *_rows("url_credentials", "mongo", password, "mongodb+srv://app:{}@c0.example.net/?w=1", "amqp://u:{}@mq/v"),
-        *_rows("url_credentials", "http", password, "https://joe:{}@files.example.com/a", "proxy http://p:{}@10.0.0.1:3128"),
-        *_rows("url_credentials", "sentry", sentry, "https://{}@o12345.ingest.sentry.io/67", "dsn https://{}@sentry.io/1"),
+        *_rows(
+            "url_credentials", "http", password, "https://joe:{}@files.example.com/a", "proxy http://p:{}@10.0.0.1:3128"
+        ),
+        *_rows(
+            "url_credentials", "sentry", sentry, "https://{}@o12345.ingest.sentry.io/67", "dsn https://{}@sentry.io/1"
+        ),
         *_rows("url_signature", "s3", signature, s3 + "&X-Amz-Signature={}", s3 + "&X-Amz-Signature={}&x=1"),
         *_rows("url_signature", "s3-token", opaque, s3 + "&X-Amz-Security-Token={}"),
         *_rows("url_signature", "gcs", signature, "https://storage.googleapis.com/b/o?X-Goog-Signature={}"),
-        *_rows("url_signature", "azure", azure, "https://a.blob.core.windows.net/c/b?sv=2022-11-02&se=2024-01-01&sig={}"),
-        *_rows("url_signature", "cloudfront", opaque, "https://d1.cloudfront.net/v.mp4?Expires=1700000000&Signature={}"),
+        *_rows(
+            "url_signature", "azure", azure, "https://a.blob.core.windows.net/c/b?sv=2022-11-02&se=2024-01-01&sig={}"
+        ),
+        *_rows(
+            "url_signature", "cloudfront", opaque, "https://d1.cloudfront.net/v.mp4?Expires=1700000000&Signature={}"
+        ),
         *_rows("url_signature", "token", opaque, "wss://x.example.com/ws?token={}", "/cb?access_token={}&state=1"),
-        *_rows("url_signature", "code", dice.of(ALNUM, 40) + "5b", "https://app.example.com/callback?code={}&state=abc"),
+        *_rows(
+            "url_signature", "code", dice.of(ALNUM, 40) + "5b", "https://app.example.com/callback?code={}&state=abc"
+        ),
     ]
 
 
@@ -217,7 +227,7 @@ def _assignments(dice: Dice) -> list[Row]:
     sql = "Server=tcp:db.example.com;Database=jobs;User Id=sa;Password={};Encrypt=true"
     return [
         *_rows("password", "plain", password, "password={}", "DB_PASSWORD={}", "passwd: {}", "pwd = '{}'"),
-        *_rows("password", "json", password, '{"user": "joe", "password": "{}"}', "{\\\"password\\\": \\\"{}\\\"}"),
+        *_rows("password", "json", password, '{"user": "joe", "password": "{}"}', '{\\"password\\": \\"{}\\"}'),
         *_rows("password", "spoken", password, "my password is {}", "login failed with password '{}' for joe"),
         *_rows("password", "client", key, "client_secret={}", "clientSecret: {}", "aws_secret_access_key = {}"),
         *_rows("password", "env", key, "RUNPOD_API_KEY={}", "REPLICATE_API_TOKEN={}", "HF_TOKEN={}", "api_key='{}'"),
@@ -244,11 +254,20 @@ def _personal(dice: Dice) -> list[Row]:
         *_rows("card", "amex", amex, "paid with {}."),
         *_rows("card", "amex-spaced", amex_spaced, "paid with {}"),
         *_rows("one_time_code", "code", code, "Your verification code is {}", "{} is your login code", "OTP: {}"),
-        *_rows("one_time_code", "code-key", code, "otp={}", '{"otp": "{}"}', "use the code {} to sign in", "2FA code: {}"),
+        *_rows(
+            "one_time_code", "code-key", code, "otp={}", '{"otp": "{}"}', "use the code {} to sign in", "2FA code: {}"
+        ),
     ]
     for number in ("+49 170 1234567", "+1 (555) 123-4567", "+14155552671", "(555) 123-4567", "555-123-4567"):
         rows += _rows("phone", "phone", number, "call {}", "phone: {}")
-    for number in ("+44 20 7946 0958", "0170/1234567", "030 12345678", "06 12 34 56 78", "07700 900123", "+33 6 12 34 56 78"):
+    for number in (
+        "+44 20 7946 0958",
+        "0170/1234567",
+        "030 12345678",
+        "06 12 34 56 78",
+        "07700 900123",
+        "+33 6 12 34 56 78",
+    ):
         rows += _rows("phone", "phone", number, "to {} sent")
     return rows
 

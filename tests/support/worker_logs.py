@@ -11,7 +11,8 @@ from opentelemetry._logs import LogRecord
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 
-from otel_pipeline.worker import events, logs, providers
+from otel_pipeline.worker import events, logs
+from otel_pipeline.worker.process import providers
 
 
 class Records:

@@ -17,7 +17,7 @@ HEAD: Final = """
 import logging, multiprocessing, os, signal, sys, threading, time
 from concurrent.futures import ProcessPoolExecutor
 from opentelemetry import trace
-from otel_pipeline.worker import lifecycle
+from otel_pipeline.worker.process import lifecycle
 from otel_pipeline.worker.jobs import Origin, job_end, job_start
 from otel_pipeline.worker.flow import popped
 tracer = trace.get_tracer("program")

@@ -20,8 +20,8 @@ import wrapt
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from otel_pipeline.worker import identity, names, outcomes
-from otel_pipeline.worker.adapters import redis_context
-from otel_pipeline.worker.adapters.redis_context import Carried, Command
+from otel_pipeline.worker.adapters.redis import context as redis_context
+from otel_pipeline.worker.adapters.redis.context import Carried, Command
 from otel_pipeline.worker.attempts import age_s, framework, raised, retried, typed, waited_since, will_retry
 from otel_pipeline.worker.evidence import Outcome
 from otel_pipeline.worker.flow import error_name

@@ -24,13 +24,14 @@ from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.trace import Span
 
-from otel_pipeline.worker import children, identity, lifecycle, messages, names, outcomes
+from otel_pipeline.worker import identity, messages, names, outcomes
 from otel_pipeline.worker.attempts import framework, raised, retried, typed, waited_since, will_retry
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
 from otel_pipeline.worker.flow import error_name
 from otel_pipeline.worker.guard import hook, interrupts
 from otel_pipeline.worker.jobs import Job, Origin, current_job, job_end, job_start
 from otel_pipeline.worker.messages import Send, send_end, send_start
+from otel_pipeline.worker.process import children, lifecycle
 from otel_pipeline.worker.quiet import quietly, silent, silent_by_us
 from otel_pipeline.worker.settings import settings
 

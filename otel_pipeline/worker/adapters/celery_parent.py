@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import wrapt
 
-from otel_pipeline.worker import children
 from otel_pipeline.worker.adapters.celery import carried, destination_of, message_of, official, sent_s
 from otel_pipeline.worker.attempts import framework, typed, waited_since, will_retry
 from otel_pipeline.worker.evidence import Evidence, Outcome
 from otel_pipeline.worker.flow import error_name
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import Job, Origin
+from otel_pipeline.worker.process import children
 
 _watched: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 """Requests whose end is reported or about to be: Celery tells of some ends twice."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 import wrapt
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from otel_pipeline.worker import children, lifecycle, outcomes
+from otel_pipeline.worker import outcomes
 from otel_pipeline.worker.adapters import rq_carried, rq_horse
 from otel_pipeline.worker.adapters.rq_carried import carried, message_of, parent_of, seconds
 from otel_pipeline.worker.attempts import framework, raised, typed, waited_since, will_retry
@@ -24,6 +24,7 @@ from otel_pipeline.worker.evidence import Outcome
 from otel_pipeline.worker.guard import hook, interrupts
 from otel_pipeline.worker.jobs import Job, Origin, job_end, job_start
 from otel_pipeline.worker.messages import Send, send_end, send_start
+from otel_pipeline.worker.process import children, lifecycle
 from otel_pipeline.worker.quiet import quietly, restore, silent, speak
 
 _JOB_COMMANDS: Final = (

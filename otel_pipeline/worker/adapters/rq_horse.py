@@ -15,12 +15,12 @@ from typing import Any, Final
 import wrapt
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from otel_pipeline.worker import children
 from otel_pipeline.worker.adapters.rq_carried import carried, message_of, parent_of, seconds
 from otel_pipeline.worker.attempts import framework, waited_since, will_retry
 from otel_pipeline.worker.evidence import Outcome
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import Job, Origin
+from otel_pipeline.worker.process import children
 from otel_pipeline.worker.quiet import quietly
 
 _horse: Final[contextvars.ContextVar[int | None]] = contextvars.ContextVar("otel_pipeline.rq.horse", default=None)

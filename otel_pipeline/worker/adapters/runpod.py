@@ -19,7 +19,7 @@ import wrapt
 from opentelemetry import context
 from opentelemetry.context import Context
 
-from otel_pipeline.worker import lifecycle, outcomes
+from otel_pipeline.worker import outcomes
 from otel_pipeline.worker.adapters.callables import name_of
 from otel_pipeline.worker.calls import around
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
@@ -27,6 +27,7 @@ from otel_pipeline.worker.flow import exception_evidence
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import Job, Origin, job_end, job_start
 from otel_pipeline.worker.messages import extract
+from otel_pipeline.worker.process import lifecycle
 from otel_pipeline.worker.quiet import quietly
 from otel_pipeline.worker.redaction import error_text
 from otel_pipeline.worker.serving import in_a_request

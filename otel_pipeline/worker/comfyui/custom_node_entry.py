@@ -38,4 +38,4 @@ def _arm() -> None:
 
 def _entered() -> bool:
     """The entry points were called: by `opentelemetry-instrument`, autoload, or here a moment ago."""
-    return "otel_pipeline.worker.providers" in sys.modules
+    return "otel_pipeline.worker.process.providers" in sys.modules

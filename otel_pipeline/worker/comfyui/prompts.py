@@ -23,7 +23,6 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind
 
 from otel_pipeline import __version__
-from otel_pipeline.worker import lifecycle
 from otel_pipeline.worker.comfyui import report
 from otel_pipeline.worker.comfyui.answers import (
     INTERRUPTED,
@@ -42,6 +41,7 @@ from otel_pipeline.worker.comfyui.outcome import Result, evidence_of
 from otel_pipeline.worker.comfyui.routes import Route
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import Job, current_job
+from otel_pipeline.worker.process import lifecycle
 
 OPEN_MAX: Final = 10_000
 """Prompts open at once: as many as ComfyUI keeps in its history."""

@@ -10,12 +10,13 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from otel_pipeline import __version__
-from otel_pipeline.worker import graphs, names
+from otel_pipeline.worker import names
 from otel_pipeline.worker.comfyui.answers import FAILED, REFUSED, End
 from otel_pipeline.worker.comfyui.bodies import Graph
 from otel_pipeline.worker.comfyui.nodes import NodeRun
 from otel_pipeline.worker.comfyui.outcome import Result
 from otel_pipeline.worker.guard import hook
+from otel_pipeline.worker.identity import graphs
 from otel_pipeline.worker.settings import settings
 
 if TYPE_CHECKING:

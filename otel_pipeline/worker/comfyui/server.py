@@ -27,11 +27,12 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from otel_pipeline import __version__
-from otel_pipeline.worker import lifecycle, names
+from otel_pipeline.worker import names
 from otel_pipeline.worker.calls import around
 from otel_pipeline.worker.comfyui import runs
 from otel_pipeline.worker.comfyui.runs import Call, Fault, Outcome, Run
 from otel_pipeline.worker.guard import hook
+from otel_pipeline.worker.process import lifecycle
 
 NODES_HEADER: Final = "x-otel-pipeline-nodes"
 """On the answer of POST /prompt: `server`, so that a client leaves the spans of the nodes to the server."""

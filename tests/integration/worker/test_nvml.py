@@ -16,7 +16,7 @@ A, B = (f"GPU-{letter * 8}-1111-2222-3333-444444444444" for letter in "ab")
 GPUS = ((A, "NVIDIA GeForce RTX 4090"), (B, "NVIDIA GeForce RTX 4090"))
 CODE = """
 import json, sys, time
-from otel_pipeline.worker import resource
+from otel_pipeline.worker.process import resource
 start_s = time.monotonic()
 found = resource.attributes()
 print(json.dumps([found.get(resource.GPU_IDS), found.get(resource.GPU_COUNT), time.monotonic() - start_s]))

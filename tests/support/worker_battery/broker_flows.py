@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -297,8 +298,9 @@ def kombu_on_rabbitmq(world: World) -> Any:
 
     with kombu.Connection(world.amqp) as connection:
         channel = connection.channel()
-        queue = kombu.Queue("", channel=channel, exclusive=True)
-        queue.name = name = queue.queue_declare()[0]
+        name = str(uuid.uuid4())
+        queue = kombu.Queue(name, exclusive=True)
+        queue(channel).declare()
         producer = kombu.Producer(channel)
         producer.publish({"job_id": "job-1"}, routing_key=name, headers={"tenant": "t"}, correlation_id="c")
         for body in ("bad", "again", "raises"):

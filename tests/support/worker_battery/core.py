@@ -51,7 +51,7 @@ def in_a_job(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 class World:
     """Where the servers are, and clients for them."""
 
-    def __init__(  # noqa: PLR0913  what the options are
+    def __init__(
         self,
         *,
         only: list[str],

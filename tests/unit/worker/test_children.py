@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from otel_pipeline.worker import children, jobs, names
+from otel_pipeline.worker import jobs, names
 from otel_pipeline.worker.attempts import framework
-from otel_pipeline.worker.children import Board
 from otel_pipeline.worker.evidence import Outcome
 from otel_pipeline.worker.jobs import Origin, job_end, job_start
 from otel_pipeline.worker.messages import extract
+from otel_pipeline.worker.process import children
+from otel_pipeline.worker.process.children import Board
 from tests.support.worker_spans import Spans, attributes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

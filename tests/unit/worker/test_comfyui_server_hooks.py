@@ -14,9 +14,10 @@ from opentelemetry.metrics import CallbackOptions
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
-from otel_pipeline.worker import lifecycle, names
+from otel_pipeline.worker import names
 from otel_pipeline.worker.comfyui import runs, server
 from otel_pipeline.worker.guard import HOOKS
+from otel_pipeline.worker.process import lifecycle
 from tests.support.comfyui_stub import SHAPES, load
 from tests.support.worker_spans import Spans, attributes
 

@@ -6,8 +6,9 @@ import pytest
 from opentelemetry import baggage, propagate
 from opentelemetry.context import Context
 
-from otel_pipeline.worker import correlation, names
-from otel_pipeline.worker.correlation import CorrelationPropagator
+from otel_pipeline.worker import names
+from otel_pipeline.worker.process import correlation
+from otel_pipeline.worker.process.correlation import CorrelationPropagator
 
 OURS = CorrelationPropagator()
 

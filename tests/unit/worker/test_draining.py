@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from otel_pipeline.worker import draining
-from otel_pipeline.worker.draining import Flusher, Keeper, Unsent
+from otel_pipeline.worker.process import draining
+from otel_pipeline.worker.process.draining import Flusher, Keeper, Unsent
 
 
 class Provider:

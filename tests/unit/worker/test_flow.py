@@ -13,9 +13,10 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
-from otel_pipeline.worker import flow, lifecycle, names, tasks
+from otel_pipeline.worker import flow, names, tasks
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
 from otel_pipeline.worker.jobs import Job, Origin, current_job, job_start
+from otel_pipeline.worker.process import lifecycle
 from tests.support.worker_spans import Spans, attributes
 
 WAIT_S = 10

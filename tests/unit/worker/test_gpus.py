@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from otel_pipeline.worker import gpus
-from otel_pipeline.worker.gpus import Gpu
+from otel_pipeline.worker.process import gpus
+from otel_pipeline.worker.process.gpus import Gpu
 
 A, B, C = (f"GPU-{letter * 8}-1111-2222-3333-444444444444" for letter in "abc")
 ALIKE = (Gpu(A, "RTX 4090"), Gpu(B, "RTX 4090"), Gpu(C, "RTX 4090"))

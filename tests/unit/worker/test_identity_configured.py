@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from otel_pipeline.worker import documents, field_plan, identity, names
+from otel_pipeline.worker import identity, names
 from otel_pipeline.worker.guard import HOOKS
+from otel_pipeline.worker.identity import field_plan
+from otel_pipeline.worker.reading import documents
 from otel_pipeline.worker.settings import settings
 
 Configure = Callable[[Any], None]

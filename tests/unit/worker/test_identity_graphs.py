@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from otel_pipeline.worker import graphs, identity, names
-from otel_pipeline.worker.identity import graph_hash, graph_model, graph_quantities
+from otel_pipeline.worker import identity, names
+from otel_pipeline.worker.identity import graph_hash, graph_model, graph_quantities, graphs
 
 GRAPH: dict[str, Any] = {
     "3": {

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from otel_pipeline.worker import field_plan, identity, names
+from otel_pipeline.worker import identity, names
+from otel_pipeline.worker.identity import field_plan
 from otel_pipeline.worker.jobs import Origin, job_end, job_start
 from otel_pipeline.worker.settings import settings
 from tests.support.worker_spans import Spans, attributes

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from otel_pipeline.worker import draining, lifecycle
+from otel_pipeline.worker.process import draining, lifecycle
 from otel_pipeline.worker.settings import Settings
 
 

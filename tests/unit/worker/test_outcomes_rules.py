@@ -11,10 +11,11 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context
 
-from otel_pipeline.worker import outcomes, rules
+from otel_pipeline.worker import outcomes
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
 from otel_pipeline.worker.guard import HOOKS
 from otel_pipeline.worker.jobs import Job, Origin
+from otel_pipeline.worker.outcomes import rules
 from otel_pipeline.worker.settings import settings
 
 

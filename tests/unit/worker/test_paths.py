@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
-from otel_pipeline.worker.paths import PathError, parse
-from otel_pipeline.worker.payload import Payload
+from otel_pipeline.worker.reading.paths import PathError, parse
+from otel_pipeline.worker.reading.payload import Payload
 
 MESSAGE = {
     "user": {"id": 7, "x-tag.y": "t", "names": ["ann", "bob"]},

@@ -10,9 +10,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
-from otel_pipeline.worker import providers, resource
-from otel_pipeline.worker.draining import Unsent
 from otel_pipeline.worker.guard import HOOKS
+from otel_pipeline.worker.process import providers, resource
+from otel_pipeline.worker.process.draining import Unsent
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,10 @@ from opentelemetry.metrics import CallbackOptions
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from otel_pipeline.worker import draining, names, records
+from otel_pipeline.worker import names
 from otel_pipeline.worker.jobs import Origin, job_end, job_start
-from otel_pipeline.worker.records import Reporter
+from otel_pipeline.worker.process import draining, records
+from otel_pipeline.worker.process.records import Reporter
 from otel_pipeline.worker.settings import Settings
 from tests.support.worker_spans import Spans, attributes
 

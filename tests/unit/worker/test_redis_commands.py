@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from otel_pipeline.worker.adapters import redis_commands as commands
+from otel_pipeline.worker.adapters.redis import commands
 
 ENTRY = ("1-1", {"job_id": "x"})
 

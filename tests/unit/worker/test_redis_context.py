@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from otel_pipeline.worker.adapters import redis_context
-from otel_pipeline.worker.adapters.redis_context import (
+from otel_pipeline.worker.adapters.redis import context as redis_context
+from otel_pipeline.worker.adapters.redis.context import (
     Carried,
     decode,
     encode,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from otel_pipeline.worker.adapters import redis_keys
-from otel_pipeline.worker.adapters.redis_keys import Purpose, is_delay, is_reply, purpose, site
+from otel_pipeline.worker.adapters.redis import keys as redis_keys
+from otel_pipeline.worker.adapters.redis.keys import Purpose, is_delay, is_reply, purpose, site
 from otel_pipeline.worker.settings import Settings, settings
 
 IDENTIFIER = "0f8fad5b-d9cb-469f-a165-70867728950e"

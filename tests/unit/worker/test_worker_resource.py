@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from otel_pipeline.worker import gpus, resource
 from otel_pipeline.worker.detector import WorkerResourceDetector
+from otel_pipeline.worker.process import gpus, resource
 
 CONTAINER = "f" * 64
 
@@ -97,7 +97,7 @@ def test_a_part_that_fails_costs_no_other(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys\nfrom otel_pipeline.worker import resource\nresource.attributes()\nresource.service_name()\n"
+        "import sys\nfrom otel_pipeline.worker.process import resource\nresource.attributes()\nresource.service_name()\n"
         "heavy = {'torch', 'numpy', 'redis', 'opentelemetry.sdk'} & set(sys.modules)\nassert not heavy, heavy"
     )
     subprocess.run((sys.executable, "-c", code), check=True, timeout=30)

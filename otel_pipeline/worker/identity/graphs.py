@@ -16,8 +16,8 @@ from typing import Any, Final
 from opentelemetry.util.types import AttributeValue
 
 from otel_pipeline.worker import names
-from otel_pipeline.worker.paths import base
-from otel_pipeline.worker.payload import member, scalar
+from otel_pipeline.worker.reading.paths import base
+from otel_pipeline.worker.reading.payload import member, scalar
 
 NODES_MAX: Final = 2000
 """Nodes of a graph that are looked at: real ones have up to some hundreds."""

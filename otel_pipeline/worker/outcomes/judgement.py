@@ -13,9 +13,18 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from otel_pipeline.worker.evidence import Outcome
-from otel_pipeline.worker.payload import Payload, is_structure, item, member, present, scalar
+from otel_pipeline.worker.outcomes.states import (
+    Finding,
+    exception_in,
+    is_under_way,
+    report,
+    state,
+    text_of,
+    word_of,
+    words,
+)
+from otel_pipeline.worker.reading.payload import Payload, is_structure, item, member, present, scalar
 from otel_pipeline.worker.redaction import scrub
-from otel_pipeline.worker.states import Finding, exception_in, is_under_way, report, state, text_of, word_of, words
 
 ITEMS_MAX: Final = 200
 """Results of one job that are judged one by one."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
-from otel_pipeline.worker.payload import scalar
+from otel_pipeline.worker.reading.payload import scalar
 from otel_pipeline.worker.redaction import SCANNED_MAX, scrub
 
 STATE_MAX: Final = 64

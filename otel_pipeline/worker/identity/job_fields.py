@@ -12,10 +12,11 @@ from typing import Final
 
 from opentelemetry.util.types import AttributeValue
 
-from otel_pipeline.worker import names, quantities
-from otel_pipeline.worker.paths import base, stem, url_part
-from otel_pipeline.worker.payload import scalar
-from otel_pipeline.worker.quantities import CHARACTERS_MAX, IMAGES_MAX, SECONDS_MAX, amount, length
+from otel_pipeline.worker import names
+from otel_pipeline.worker.identity import quantities
+from otel_pipeline.worker.identity.quantities import CHARACTERS_MAX, IMAGES_MAX, SECONDS_MAX, amount, length
+from otel_pipeline.worker.reading.paths import base, stem, url_part
+from otel_pipeline.worker.reading.payload import scalar
 from otel_pipeline.worker.redaction import has_query_or_credentials, is_email, is_random, is_secret, pseudonym
 from otel_pipeline.worker.settings import settings
 

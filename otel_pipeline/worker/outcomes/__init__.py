@@ -11,14 +11,23 @@ import re
 from typing import Final
 from urllib.parse import parse_qsl, unquote
 
-from otel_pipeline.worker import judgement, rules
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
 from otel_pipeline.worker.guard import hook
-from otel_pipeline.worker.job_fields import JOB_ID_KEYS
+from otel_pipeline.worker.identity.job_fields import JOB_ID_KEYS
 from otel_pipeline.worker.jobs import Job, current_job
-from otel_pipeline.worker.judgement import is_error
-from otel_pipeline.worker.payload import Payload, is_structure, member, present, scalar
-from otel_pipeline.worker.states import Finding, exception_in, is_under_way, report, sentence, state, text_of, words
+from otel_pipeline.worker.outcomes import judgement, rules
+from otel_pipeline.worker.outcomes.judgement import is_error
+from otel_pipeline.worker.outcomes.states import (
+    Finding,
+    exception_in,
+    is_under_way,
+    report,
+    sentence,
+    state,
+    text_of,
+    words,
+)
+from otel_pipeline.worker.reading.payload import Payload, is_structure, member, present, scalar
 
 VALUE_MAX: Final = 256 * 1024
 """Characters of a value that is read for a status: statuses are small, results may not be."""

@@ -23,10 +23,11 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.util.types import AttributeValue
 
 from otel_pipeline import __version__
-from otel_pipeline.worker import draining, names
+from otel_pipeline.worker import names
 from otel_pipeline.worker.evidence import Verdict
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import UNKNOWN, Job, ended, job_end, open_jobs, started
+from otel_pipeline.worker.process import draining
 from otel_pipeline.worker.settings import settings
 
 START_AFTER_S: Final = 0.2

@@ -16,9 +16,9 @@ from typing import Any, Final, SupportsIndex
 from opentelemetry import context
 
 from otel_pipeline.worker import identity
-from otel_pipeline.worker.adapters import redis_commands as commands
-from otel_pipeline.worker.adapters.redis_commands import Element, Found
-from otel_pipeline.worker.adapters.redis_consumer import Delivery, known_loop, this_loop
+from otel_pipeline.worker.adapters.redis import commands
+from otel_pipeline.worker.adapters.redis.commands import Element, Found
+from otel_pipeline.worker.adapters.redis.consumer import Delivery, known_loop, this_loop
 from otel_pipeline.worker.evidence import Outcome, Verdict, verdict
 from otel_pipeline.worker.flow import Flow, finish, popped
 from otel_pipeline.worker.guard import hook

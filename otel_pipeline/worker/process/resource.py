@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from otel_pipeline.worker import gpus
+from otel_pipeline.worker.process import gpus
 
 Attributes: TypeAlias = dict[str, str | int | list[str]]
 

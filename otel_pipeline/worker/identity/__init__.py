@@ -34,13 +34,14 @@ from typing import Any, Final
 
 from opentelemetry.util.types import AttributeValue
 
-from otel_pipeline.worker import job_fields, names
-from otel_pipeline.worker.field_plan import plans
-from otel_pipeline.worker.graphs import graph_hash, graph_model, graph_quantities, is_graph
+from otel_pipeline.worker import names
 from otel_pipeline.worker.guard import hook
-from otel_pipeline.worker.job_fields import ANYWHERE_BUT, BY_NAME, FIELDS, GRAPHS, WANTED, Field
-from otel_pipeline.worker.payload import TEXT_MAX, Index, Payload, is_structure, item, member, scalar
-from otel_pipeline.worker.quantities import quantities
+from otel_pipeline.worker.identity import job_fields
+from otel_pipeline.worker.identity.field_plan import plans
+from otel_pipeline.worker.identity.graphs import graph_hash, graph_model, graph_quantities, is_graph
+from otel_pipeline.worker.identity.job_fields import ANYWHERE_BUT, BY_NAME, FIELDS, GRAPHS, WANTED, Field
+from otel_pipeline.worker.identity.quantities import quantities
+from otel_pipeline.worker.reading.payload import TEXT_MAX, Index, Payload, is_structure, item, member, scalar
 from otel_pipeline.worker.settings import settings
 
 __all__ = ["Side", "call", "defaults", "fields", "graph_hash", "graph_model", "graph_quantities", "job_id", "side_keys"]

@@ -14,10 +14,11 @@ from opentelemetry._logs import get_logger_provider
 from opentelemetry.context import Context
 from opentelemetry.util.types import AttributeValue
 
-from otel_pipeline.worker import correlation, names
-from otel_pipeline.worker.draining import Unsent
+from otel_pipeline.worker import names
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import current_job
+from otel_pipeline.worker.process import correlation
+from otel_pipeline.worker.process.draining import Unsent
 from otel_pipeline.worker.spans import JobAttributes
 
 SERVICE_NAME: Final = "service.name"
@@ -134,14 +135,14 @@ def _attributes(provider: Any) -> Mapping[str, Any] | None:
 
 @hook("providers.found")
 def _found() -> dict[str, AttributeValue]:
-    from otel_pipeline.worker import resource  # noqa: PLC0415  a failure in it costs the resource only
+    from otel_pipeline.worker.process import resource  # noqa: PLC0415  a failure in it costs the resource only
 
     return dict(resource.attributes())
 
 
 @hook("providers.role")
 def _role(_provider: Any) -> str | None:
-    from otel_pipeline.worker import resource  # noqa: PLC0415
+    from otel_pipeline.worker.process import resource  # noqa: PLC0415
 
     name: str | None = resource.service_name()
     return name

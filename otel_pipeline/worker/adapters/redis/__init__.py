@@ -12,8 +12,8 @@ from typing import Any
 
 import wrapt
 
-from otel_pipeline.worker.adapters.redis_context import Command, exchange, exchange_async
-from otel_pipeline.worker.adapters.redis_operation import (
+from otel_pipeline.worker.adapters.redis.context import Command, exchange, exchange_async
+from otel_pipeline.worker.adapters.redis.operation import (
     Operation,
     answered,
     begin,

@@ -16,19 +16,21 @@ from opentelemetry import metrics
 from opentelemetry.util.types import AttributeValue
 
 from otel_pipeline import __version__
-from otel_pipeline.worker import identity, names, records
-from otel_pipeline.worker.adapters import redis_commands as commands
-from otel_pipeline.worker.adapters import redis_context, redis_groups
-from otel_pipeline.worker.adapters.redis_commands import Element, Found
-from otel_pipeline.worker.adapters.redis_context import Carried, Command
-from otel_pipeline.worker.adapters.redis_keys import Purpose, is_queue, is_reply, purpose
+from otel_pipeline.worker import identity, names
+from otel_pipeline.worker.adapters.redis import commands
+from otel_pipeline.worker.adapters.redis import context as redis_context
+from otel_pipeline.worker.adapters.redis import groups as redis_groups
+from otel_pipeline.worker.adapters.redis.commands import Element, Found
+from otel_pipeline.worker.adapters.redis.context import Carried, Command
+from otel_pipeline.worker.adapters.redis.keys import Purpose, is_queue, is_reply, purpose
 from otel_pipeline.worker.flow import Flow, next_pop, popped, this_flow
 from otel_pipeline.worker.jobs import Job, Origin, current_job, job_start
 from otel_pipeline.worker.messages import extract
+from otel_pipeline.worker.process import records
 from otel_pipeline.worker.settings import settings
 
 if TYPE_CHECKING:
-    from otel_pipeline.worker.adapters.redis_batch import Batch
+    from otel_pipeline.worker.adapters.redis.batch import Batch
 
 SEEN_MAX: Final = 256
 """Members of sorted sets that a loop looked at and may take next."""

@@ -29,8 +29,7 @@ from typing import Any, Final
 
 import wrapt
 
-from otel_pipeline.worker import draining, events, records
-from otel_pipeline.worker.draining import Unsent
+from otel_pipeline.worker import events
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
 from otel_pipeline.worker.flow import Exit, exception_evidence, this_flow
 from otel_pipeline.worker.guard import hook
@@ -43,6 +42,8 @@ from otel_pipeline.worker.jobs import (
     job_end,
     open_jobs,
 )
+from otel_pipeline.worker.process import draining, records
+from otel_pipeline.worker.process.draining import Unsent
 from otel_pipeline.worker.settings import settings
 from otel_pipeline.worker.tasks import code_of
 

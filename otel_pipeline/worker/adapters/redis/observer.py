@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from otel_pipeline.worker import outcomes
-from otel_pipeline.worker.adapters import redis_commands as commands
-from otel_pipeline.worker.adapters import redis_groups
-from otel_pipeline.worker.adapters.redis_consumer import known_loop
+from otel_pipeline.worker.adapters.redis import commands
+from otel_pipeline.worker.adapters.redis import groups as redis_groups
+from otel_pipeline.worker.adapters.redis.consumer import known_loop
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
 from otel_pipeline.worker.flow import touch
 from otel_pipeline.worker.jobs import Job, job_end, open_jobs

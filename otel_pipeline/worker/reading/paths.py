@@ -39,7 +39,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from otel_pipeline.worker.payload import Payload, scalar
+from otel_pipeline.worker.reading.payload import Payload, scalar
 from otel_pipeline.worker.redaction import pseudonym
 from otel_pipeline.worker.settings import settings
 

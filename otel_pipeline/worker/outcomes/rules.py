@@ -25,10 +25,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from otel_pipeline.worker import documents
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
-from otel_pipeline.worker.paths import PATTERN_TEXT_MAX, Path, PathError, compiled, parse
-from otel_pipeline.worker.payload import Payload, scalar
+from otel_pipeline.worker.reading import documents
+from otel_pipeline.worker.reading.paths import PATTERN_TEXT_MAX, Path, PathError, compiled, parse
+from otel_pipeline.worker.reading.payload import Payload, scalar
 from otel_pipeline.worker.redaction import scrub
 from otel_pipeline.worker.settings import PREFIX, settings
 

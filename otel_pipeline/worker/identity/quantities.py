@@ -9,7 +9,7 @@ from typing import Final
 from opentelemetry.util.types import AttributeValue
 
 from otel_pipeline.worker import names
-from otel_pipeline.worker.payload import Index, scalar
+from otel_pipeline.worker.reading.payload import Index, scalar
 
 IMAGES_MAX: Final = 10_000
 SECONDS_MAX: Final = 86_400.0

@@ -18,12 +18,16 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otel_pipeline import __version__
 from otel_pipeline.worker import names
-from otel_pipeline.worker.adapters import redis_batch, redis_commands, redis_consumer, redis_observer, redis_producer
-from otel_pipeline.worker.adapters.redis_commands import Found
-from otel_pipeline.worker.adapters.redis_consumer import Delivery
-from otel_pipeline.worker.adapters.redis_context import Carried, Command, taken_out
-from otel_pipeline.worker.adapters.redis_keys import Purpose, purpose, site
-from otel_pipeline.worker.adapters.redis_producer import Parcel
+from otel_pipeline.worker.adapters.redis import batch as redis_batch
+from otel_pipeline.worker.adapters.redis import commands as redis_commands
+from otel_pipeline.worker.adapters.redis import consumer as redis_consumer
+from otel_pipeline.worker.adapters.redis import observer as redis_observer
+from otel_pipeline.worker.adapters.redis import producer as redis_producer
+from otel_pipeline.worker.adapters.redis.commands import Found
+from otel_pipeline.worker.adapters.redis.consumer import Delivery
+from otel_pipeline.worker.adapters.redis.context import Carried, Command, taken_out
+from otel_pipeline.worker.adapters.redis.keys import Purpose, purpose, site
+from otel_pipeline.worker.adapters.redis.producer import Parcel
 from otel_pipeline.worker.flow import error_name, this_flow
 from otel_pipeline.worker.guard import hook
 from otel_pipeline.worker.jobs import Job, current_job

@@ -9,12 +9,12 @@ from typing import Any, Final
 from opentelemetry import trace
 
 from otel_pipeline.worker import identity, names
-from otel_pipeline.worker.adapters import redis_commands as commands
-from otel_pipeline.worker.adapters import redis_context
-from otel_pipeline.worker.adapters.redis_commands import Pushed
-from otel_pipeline.worker.adapters.redis_consumer import known_loop
-from otel_pipeline.worker.adapters.redis_context import Command
-from otel_pipeline.worker.adapters.redis_keys import Purpose, is_delay, is_reply, purpose
+from otel_pipeline.worker.adapters.redis import commands
+from otel_pipeline.worker.adapters.redis import context as redis_context
+from otel_pipeline.worker.adapters.redis.commands import Pushed
+from otel_pipeline.worker.adapters.redis.consumer import known_loop
+from otel_pipeline.worker.adapters.redis.context import Command
+from otel_pipeline.worker.adapters.redis.keys import Purpose, is_delay, is_reply, purpose
 from otel_pipeline.worker.evidence import Evidence, Outcome, Source
 from otel_pipeline.worker.jobs import Job, job_end
 from otel_pipeline.worker.messages import Send, send_end, send_start

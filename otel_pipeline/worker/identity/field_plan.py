@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from otel_pipeline.worker import documents
-from otel_pipeline.worker.job_fields import BY_NAME, FIELDS
-from otel_pipeline.worker.paths import Path, PathError, parse
+from otel_pipeline.worker.identity.job_fields import BY_NAME, FIELDS
+from otel_pipeline.worker.reading import documents
+from otel_pipeline.worker.reading.paths import Path, PathError, parse
 from otel_pipeline.worker.settings import PREFIX
 
 VARIABLE: Final = PREFIX + "JOB_FIELDS"

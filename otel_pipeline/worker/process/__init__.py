@@ -1,0 +1,1 @@
+"""The process around the worker: its providers, resource, children, signals and end."""
