@@ -19,6 +19,7 @@ import asyncio
 import dis
 import functools
 import queue
+import re
 import sys
 import weakref
 from collections import deque
@@ -48,6 +49,34 @@ WAITING_MAX: Final = 4096
 FIELDS_MAX: Final = 64
 """Attributes of an item that its identity is read from."""
 _STATE: Final = "_otel_pipeline"
+_WORDS: Final = re.compile(r"[a-z]+")
+_MESSAGES: Final = frozenset(
+    [
+        "message",
+        "messages",
+        "msg",
+        "msgs",
+        "notification",
+        "notifications",
+        "broadcast",
+        "stream",
+        "streams",
+        "subscriber",
+        "subscribers",
+        "listener",
+        "listeners",
+        "ws",
+        "websocket",
+        "sse",
+        "signal",
+        "signals",
+        "stdout",
+        "stderr",
+        "ui",
+        "display",
+    ]
+)
+"""Of names of queues that people are told something through."""
 _ASYNCIO: Final = str(Path(asyncio.__file__).parent) + "/"
 _THEIR_FILES: Final = (asyncio.queues.__file__, queue.__file__)
 
@@ -305,9 +334,15 @@ def _name_at(frame: FrameType) -> str | None:
 
 
 def _wanted(name: str) -> bool:
+    """By its name: results, events, logs and messages are no work, unless the operator names the queue."""
+    from otel_pipeline.worker.adapters.redis.keys import NOT_WORK  # noqa: PLC0415  most programs have no such queue
+
     ours = settings()
-    excluded = any(fnmatchcase(name, pattern) for pattern in ours.queues_excluded)
-    return not excluded and any(fnmatchcase(name, pattern) for pattern in ours.queues)
+    if any(fnmatchcase(name, pattern) for pattern in ours.queues_excluded):
+        return False
+    named = {pattern for pattern in ours.queues if fnmatchcase(name, pattern)}
+    words = set(_WORDS.findall(name.lower()))
+    return bool(named - {"*"}) or bool(named and words.isdisjoint(NOT_WORK | _MESSAGES))
 
 
 def _message(item: object) -> object:

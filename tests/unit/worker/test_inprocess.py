@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from otel_pipeline.worker.adapters import inprocess
+from otel_pipeline.worker.settings import Settings
 from tests.support.worker_script import Finished, run
 
 HEAD = """
@@ -320,3 +322,26 @@ def test_a_fault_of_ours_changes_nothing(tmp_path: Path) -> None:
     """
     done = worker(tmp_path, textwrap.dedent(faults) + textwrap.dedent(CONSUMERS["task with a timeout"]))
     assert sorted(span.name for span in done.spans) == ["POST a", "POST b", "work a", "work b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("generation_queue", True),
+        ("jobs", True),
+        ("_queue", True),
+        ("audit_queue", False),
+        ("progress_queue", False),
+        ("results", False),
+        ("message_queue", False),
+        ("ws_events", False),
+    ],
+)
+def test_queues_by_their_names_that_hold_no_work_are_left_alone(name: str, wanted: bool) -> None:  # noqa: FBT001
+    assert inprocess._wanted(name) is wanted
+
+
+def test_a_queue_that_the_operator_names_holds_work_whatever_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inprocess, "settings", lambda: Settings(queues=("message_*",)))
+    assert inprocess._wanted("message_queue")
+    assert not inprocess._wanted("jobs")

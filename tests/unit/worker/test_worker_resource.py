@@ -97,7 +97,8 @@ def test_a_part_that_fails_costs_no_other(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys\nfrom otel_pipeline.worker.process import resource\nresource.attributes()\nresource.service_name()\n"
+        "import sys\nfrom otel_pipeline.worker.process import resource\n"
+        "resource.attributes()\nresource.service_name()\n"
         "heavy = {'torch', 'numpy', 'redis', 'opentelemetry.sdk'} & set(sys.modules)\nassert not heavy, heavy"
     )
     subprocess.run((sys.executable, "-c", code), check=True, timeout=30)

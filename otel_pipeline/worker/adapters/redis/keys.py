@@ -165,6 +165,8 @@ _SELDOM_WORDS: Final = frozenset(
     }
 )
 """Not queues, unless a later word says so: `event_queue`."""
+NOT_WORK: Final = _NEVER_WORDS | _SELDOM_WORDS
+"""Of queues in the process, which are all named so: `event_queue` holds events."""
 _WORDS: Final = re.compile(r"[^a-zA-Z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 _OWN_ID: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
