@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from otel_pipeline.exporters.prometheus import PrometheusExporter
 from otel_pipeline.exposition.families import Exposition
 from otel_pipeline.outbox_state import CursorState, StreamState
+from otel_pipeline.processors.error_class import ErrorClassProcessor
 from otel_pipeline.processors.span_metrics import SpanMetricsProcessor
 from otel_pipeline.stats import Stats
 from otel_pipeline.wire.scan import BatchReader
@@ -105,11 +106,13 @@ def failed_span() -> bytes:
 
 def test_the_metrics_of_the_platform_are_those_of_the_page() -> None:
     exposition = Exposition()
-    context: Any = SimpleNamespace(component_id="x", exposition=exposition, clock=lambda: 1000.0)
+    context: Any = SimpleNamespace(component_id="x", exposition=exposition, stats=Stats(), clock=lambda: 1000.0)
     exporter = PrometheusExporter(PrometheusExporter.Config(), context)
     exporter.deliver(Signal.METRICS, request())
     SpanMetricsProcessor(SpanMetricsProcessor.Config(), context).process(
         BatchReader(Signal.TRACES).read([failed_span()])[0]
     )
+    named = ErrorClassProcessor(ErrorClassProcessor.Config(), context)
+    named.process(BatchReader(Signal.TRACES, named.attributes(Signal.TRACES)).read([failed_span()])[0])
     shown = scraped(parse_text(exporter.render("")[1].decode()))
     assert documented(8889) == {one._replace(labels=one.labels - OTHERS) for one in shown if one.name != "queue_depth"}

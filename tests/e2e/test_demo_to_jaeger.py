@@ -245,7 +245,8 @@ def test_the_balance_of_every_exporter_holds_and_nothing_waits(played: Played) -
 
 def test_prometheus_counts_the_accepted_spans(played: Played) -> None:
     spans = len(played.file.spans) + played.balances["traces", "file"].filtered
-    until(lambda: played.prometheus.number("sum(otelcol_receiver_accepted_spans_total)") == spans, "the last scrape")
+    accepted = "sum(otelcol_receiver_accepted_spans_total)"
+    assert until(lambda: played.prometheus.number(accepted) == spans, "the last scrape")
 
 
 def test_prometheus_has_calls_and_errors_of_the_spans(played: Played) -> None:

@@ -113,7 +113,7 @@ class Listener(logging.Handler):
         self.note(f"{record.levelname} {record.getMessage()}")
 
     def note(self, text: str) -> None:
-        self.heard.append(NUMBERS.sub("n", IDS.sub("id", text)))
+        self.heard.append(alike(text))
 
 
 class Faults:
@@ -165,7 +165,11 @@ def _result(app: Any, task_id: str) -> list[Any]:
     _until(lambda: app.backend.get_task_meta(task_id)["status"] in ("SUCCESS", "FAILURE", "REVOKED"))
     meta = app.backend.get_task_meta(task_id)
     result = meta["result"]
-    return [meta["status"], type(result).__name__, IDS.sub("id", str(result)), "injected" in str(meta["traceback"])]
+    return [meta["status"], type(result).__name__, alike(str(result)), "injected" in str(meta["traceback"])]
+
+
+def alike(text: str) -> str:
+    return NUMBERS.sub("n", IDS.sub("id", text))
 
 
 def _until(done: Callable[[], Any], timeout_s: float = ROUND_S_MAX) -> bool:

@@ -46,9 +46,11 @@ def run(code: str, *arguments: str, peer: bool = False, **env: str) -> subproces
 
 
 def answer(child: subprocess.CompletedProcess[str]) -> Any:
-    """Its last line, JSON."""
+    """Its last line of JSON."""
+    lines = [line for line in child.stdout.splitlines() if line.startswith(("{", "["))]
     assert child.returncode == 0, f"{child.returncode}\n{child.stdout[-2000:]}\n{child.stderr[-4000:]}"
-    return json.loads(child.stdout.strip().splitlines()[-1])
+    assert lines, child.stderr[-4000:]
+    return json.loads(lines[-1])
 
 
 def flows_of(*modules: str) -> list[str]:

@@ -59,9 +59,11 @@ def test_they_run_from_start_to_stop_and_one_that_fails_is_told_of(caplog: pytes
 
 
 def test_without_any_it_starts_and_stops() -> None:
-    async def live() -> None:
+    async def live() -> int:
         originators = Originators()
         await originators.start()
+        running = len(asyncio.all_tasks()) - 1
         await originators.stop()
+        return running
 
-    asyncio.run(live())
+    assert asyncio.run(live()) == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,10 +59,8 @@ def _file(path: Path) -> str:
 
 def _parse(text: str) -> Any:
     if text[0] in "{[":
-        try:
+        with suppress(ValueError):  # it may be YAML in flow style
             return json.loads(text)
-        except ValueError:
-            pass  # it may be YAML in flow style
     short = _short_form(text)
     if short is not None:
         return short

@@ -142,8 +142,8 @@ def load_all() -> None:
     folder = Path(worker.__file__).parent
     for file in sorted(folder.rglob("*.py")):
         if "@hook(" in file.read_text("utf-8"):
-            name = ".".join(file.relative_to(folder).with_suffix("").parts)
-            importlib.import_module(f"{worker.__name__}.{name}")
+            parts = (worker.__name__, *file.relative_to(folder).with_suffix("").parts)
+            importlib.import_module(".".join(parts).removesuffix(".__init__"))
 
 
 def main() -> None:

@@ -19,7 +19,8 @@ from otel_pipeline.stats import Stats
 from otel_pipeline.wire.scan import BatchReader
 from otel_pipeline.wire.signal import Signal
 from otel_pipeline.wire.values import any_value, python_value
-from otel_pipeline.worker import names, records
+from otel_pipeline.worker import names
+from otel_pipeline.worker.process import records
 from tests.support.fakes import RememberingEntrance
 
 TRACE, JOB, PARENT = b"t" * 16, b"j" * 8, b"p" * 8

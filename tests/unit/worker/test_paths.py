@@ -137,10 +137,11 @@ def test_a_text_that_is_no_path_is_told_where_and_what_is_allowed(path: str, pos
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         paths = parse(text)
-    except PathError:
+    except PathError as refused:
+        assert 0 <= refused.position <= len(text)
         return
-    for path in paths:
-        path.read(Payload({"a": {"b": ["x"]}}), {})
+    found = [path.read(Payload({"a": {"b": ["x"]}}), {}) for path in paths]
+    assert len(found) == len(paths)
 
 
 @given(
@@ -148,5 +149,5 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 )
 @budget(max_examples=100, deadline=None)
 def test_any_message_is_read_without_a_fault(message: Any) -> None:
-    for path in ("a.b[0]", "[0]", "$|json.a", "$|~(a)~", "a|url:host", "a|len|stem"):
-        find(path, message)
+    paths = ("a.b[0]", "[0]", "$|json.a", "$|~(a)~", "a|url:host", "a|len|stem")
+    assert len([find(path, message) for path in paths]) == len(paths)
