@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -115,6 +116,20 @@ def test_no_exception_leaves_the_entry_points() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.stdout.strip() == "alive"
+
+
+def test_the_switch_of_the_specification_leaves_the_worker_as_it_was() -> None:
+    code = (
+        "import threading; start = threading.Thread.start\n"
+        "from otel_pipeline.worker import entry; entry.pre_instrument(); entry.post_instrument()\n"
+        "print(threading.Thread.start is start)"
+    )
+    told = {}
+    for disabled in ("true", "false"):
+        env = {**os.environ, "OTEL_SDK_DISABLED": disabled}
+        run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        told[disabled] = run.stdout.strip()
+    assert told == {"true": "True", "false": "False"}
 
 
 def test_each_setting_is_in_the_manual() -> None:
