@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import Final
 
 
 class Outcome(StrEnum):
@@ -49,6 +50,10 @@ class Source(IntEnum):
     """The worker went on to the next job without a sign of trouble."""
 
 
+ONLY_THAT: Final = frozenset({"dead_letter", "retry", "returned_false", "not_acknowledged", "message_not_deleted"})
+"""Types that say that a job failed, not why: a weaker source that knows why goes before them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     source: Source
@@ -85,7 +90,8 @@ def verdict(seen: Iterable[Evidence], default: Verdict) -> Verdict:
         if best.outcome is not Outcome.COMPLETED:
             return Verdict(Outcome.PARTIAL, best.source, best.error_type, best.message)
     agreeing = [evidence for _, evidence in ranked if evidence.outcome == best.outcome]
-    error_type = next((each.error_type for each in agreeing if each.error_type), None)
+    types = [each.error_type for each in agreeing if each.error_type]
+    error_type = next((each for each in types if each not in ONLY_THAT), types[0] if types else None)
     message = next((each.message for each in agreeing if each.message), None)
     return Verdict(best.outcome, best.source, error_type, message)
 

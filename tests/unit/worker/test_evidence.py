@@ -72,3 +72,12 @@ def test_a_partial_result_of_comfyui_makes_the_default_partial_too() -> None:
 def test_what_the_program_says_itself_is_not_doubted() -> None:
     said = [Evidence(Source.COMFYUI, Outcome.PARTIAL), Evidence(Source.API, Outcome.COMPLETED)]
     assert verdict(said, DEFAULT).outcome is Outcome.COMPLETED
+
+
+def test_why_goes_before_that() -> None:
+    said = [
+        Evidence(Source.MESSAGE, Outcome.FAILED, "dead_letter", "sent to the dead letters"),
+        Evidence(Source.LOG, Outcome.FAILED, "TimeoutError", "timed out"),
+    ]
+    assert verdict(said, DEFAULT).error_type == "TimeoutError"
+    assert verdict(said[:1], DEFAULT).error_type == "dead_letter"
