@@ -8,8 +8,9 @@ import http.client
 import json
 import logging
 import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 from rich.console import Console
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from otel_pipeline.config.loader import GatewayConfig
+    from otel_pipeline.failures.classify import Classifier
 
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LOG_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
@@ -209,6 +211,80 @@ def demo(ctx: click.Context, jobs: int, keep: bool, keep_running: bool) -> None:
     except ModuleNotFoundError as error:
         raise OtelPipelineError(f"the demo needs {error.name}, which is not installed") from error
     ctx.exit(run(jobs, Console(), keep_running=keep_running, keep_data=keep))
+
+
+_rules = click.option(
+    "--rules",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file of rules of your own, as `rules_file` of the processor error_class names it.",
+)
+
+
+@command_line.group()
+def errors() -> None:
+    """Try the rules that name failures."""
+
+
+@errors.command()
+@_rules
+@click.pass_context
+def classify(ctx: click.Context, rules: Path | None) -> None:
+    """Name the failures on stdin, one JSON object a line: exception_type, exception_message, stacktrace, ...
+
+    Lines that cannot be read are told on stderr; then the exit code is 1.
+    """
+    from otel_pipeline.failures.lines import answers  # noqa: PLC0415  the other commands start faster without
+
+    mistakes = 0
+    for number, answer in answers(_classifier(rules), sys.stdin.buffer):
+        if isinstance(answer, str):
+            mistakes += 1
+            click.echo(f"line {number}: {answer}", err=True)
+        else:
+            click.echo(json.dumps(answer))
+    ctx.exit(1 if mistakes else 0)
+
+
+@errors.command("test")
+@_rules
+@click.pass_context
+def test_rules(ctx: click.Context, rules: Path | None) -> None:
+    """Run the examples of all rules; exit code 1 if a rule does not decide its own."""
+    classifier = _classifier(rules)
+    wrong = classifier.wrong_examples()
+    for one in wrong:
+        told = one.example.model_dump(exclude_defaults=True)
+        click.echo(f"{one.rule}: decided by {one.got_rule} as {one.got_class}: {json.dumps(told)}", err=True)
+    examples = sum(len(rule.examples) for rule in classifier.pack.rules)
+    click.echo(f"{len(classifier.pack.rules)} rules, {examples} examples, {len(wrong)} wrong")
+    ctx.exit(1 if wrong else 0)
+
+
+def _classifier(rules: Path | None) -> Classifier:
+    from otel_pipeline.failures.classify import Classifier  # noqa: PLC0415  compiles the rules
+    from otel_pipeline.failures.pack import read_file  # noqa: PLC0415  as above
+
+    return Classifier(read_file(rules) if rules else None)
+
+
+@command_line.command()
+@click.option("--otlp", is_flag=True, help="The lines are OTLP JSON, as the file exporter writes it.")
+@click.argument("source", type=click.File("rb"), default="-")
+@click.pass_context
+def redact(ctx: click.Context, source: BinaryIO, otlp: bool) -> None:  # noqa: FBT001  click passes by name
+    """Remove secrets from JSON lines in SOURCE (default: stdin).
+
+    {id, text} becomes {id, text, removed: [{kind, start, end}]}.
+
+    A line that cannot be read becomes {line, error}; then the exit code is 1.
+    """
+    from otel_pipeline.secrets.lines import redacted  # noqa: PLC0415  the other commands start faster without
+
+    all_good = True
+    for line, good in redacted(source, otlp=otlp):
+        click.echo(line)
+        all_good &= good
+    ctx.exit(0 if all_good else 1)
 
 
 # -- what several commands need ----------------------------------------------------------------------------------------

@@ -89,6 +89,13 @@ _PROCESSORS: Final = {
         "From which memory use on requests are refused at the door.",
         built=False,
     ),
+    "redaction": Row(
+        "otel_pipeline.processors.redaction",
+        "RedactionProcessor",
+        ALL,
+        "alpha",
+        "Removes secrets, and what tells who somebody is, from every string.",
+    ),
     "resource": Row(
         "otel_pipeline.processors.resource", "ResourceProcessor", ALL, "beta", "Sets and deletes resource attributes."
     ),
@@ -112,6 +119,13 @@ _PROCESSORS: Final = {
         ("traces",),
         "alpha",
         "Ends the jobs of workers that were killed, as lost.",
+    ),
+    "error_class": Row(
+        "otel_pipeline.processors.error_class",
+        "ErrorClassProcessor",
+        ("traces", "logs"),
+        "alpha",
+        "Names what kind of failure a span or log record reports.",
     ),
     "span_metrics": Row(
         "otel_pipeline.processors.span_metrics",

@@ -128,6 +128,17 @@ class Processor(Protocol):
         ...
 
 
+class Rewriter(Protocol):
+    """What a processor may be besides: one that changes requests before they are scanned. It is the first that runs.
+
+    Law: what it cannot rewrite it does not return: it raises, and the request is dropped and counted.
+    """
+
+    def rewrite(self, signal: Signal, request: bytes) -> bytes:
+        """The request as the other processors may see it; the same object if nothing changed."""
+        ...
+
+
 class Originator(Protocol):
     """What a processor may be besides: the origin of requests of its own, for telemetry that nobody sends.
 

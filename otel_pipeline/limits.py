@@ -153,3 +153,63 @@ OUTBOX_RECENT_BYTES_MAX: Final = 8 * 1024 * 1024
 
 MALLOC_KEPT_BYTES: Final = 8 * 1024 * 1024
 """Freed memory that the C library keeps for the next batch: the buffers of a few batches of COALESCE_BYTES_MAX."""
+
+FAILURE_NAME_CHARS_MAX: Final = 1_024
+"""Characters of an exception's type, a span's name or an attribute that rules look at; begin and end stay."""
+
+FAILURE_MESSAGE_CHARS_MAX: Final = 8_192
+"""The same of a message: a provider's whole answer fits in, a prompt or an image that somebody logged does not."""
+
+FAILURE_STACK_CHARS_MAX: Final = 65_536
+"""The same of a stack trace: chains of five exceptions have some 10,000."""
+
+FAILURE_CHAIN_MAX: Final = 32
+"""Exceptions of one chain that are looked at."""
+
+FAILURES_KEPT: Final = 4_096
+"""Verdicts kept between batches, about 400 bytes each: more than the distinct failures of a platform on a bad day."""
+
+FAILURE_TEXTS_KEPT: Final = 1_024
+"""Texts of one field, such as exception types or peers, whose patterns are remembered: at most 1 KiB each."""
+
+FAILURES_JUDGED_MAX: Final = 128
+"""New failures of one batch that are looked at in full; beyond it the exception's type and the attributes decide. At
+about 0.2 ms each a storm of different messages costs a batch 25 ms."""
+
+FAILURE_RULES_MAX: Final = 1_000
+"""Rules of a pack, and families of it: hand-written ones have some hundred."""
+
+FAILURE_PATTERNS_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Memory of one set of patterns while it matches. RE2 forgets what it has worked out at this size and goes on; the
+shipped ones work with 4 MiB, but slower in a storm of different messages."""
+
+FINGERPRINT_FRAMES: Final = 5
+"""Own frames that tell two failures apart; further out are loops and entry points."""
+
+FINGERPRINT_WORDS: Final = 24
+"""Words of a message that do; further on stand details."""
+
+FINGERPRINT_MESSAGE_CHARS_MAX: Final = 1_024
+"""Characters of it that are looked at."""
+
+CLASSIFY_LINE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""A line of `errors classify`: a stack trace of a megabyte, escaped, fits in."""
+
+REDACTION_HITS_MAX: Final = 16_384
+"""Places in one request that may hold a secret, before all of it is decoded: each costs a call into Python."""
+
+REDACTION_TEXTS_KEPT: Final = 8_192
+REDACTION_TEXT_CHARS_KEPT: Final = 256
+"""Texts without a secret that are remembered, so that names and hosts are searched once: 4 MiB at most."""
+
+REDACTION_KEYS_KEPT: Final = 4_096
+"""Attribute keys whose verdict is remembered: a platform has some hundred."""
+
+REDACTION_SAMPLE_BYTES: Final = 2_048
+"""Looked at in each stretch of a request to see whether it lies in one long value."""
+
+REDACTION_HEAD_CHARS: Final = 128
+"""Of a value that is cut for its size: enough to see what it was."""
+
+REDACTION_LINE_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A line for the command `redact`: as much as a request may have."""

@@ -21,7 +21,7 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from otel_pipeline.contracts import Accepted, Rejected, RetryLater, Verdict
 from otel_pipeline.errors import OutboxError, OutboxFull
@@ -33,7 +33,7 @@ from otel_pipeline.wire.scan import BatchReader, Part
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otel_pipeline.contracts import Processor
+    from otel_pipeline.contracts import Processor, Rewriter
     from otel_pipeline.outbox import Outbox
     from otel_pipeline.stats import Stats
     from otel_pipeline.wire.batch import Batch
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INVALID_ID: Final = "invalid_id"
+REDACTION_FAILED: Final = "redaction_failed"
 INVALID_ID_TEXT: Final = "{} items have a trace id or span id of a wrong length; 16 and 8 bytes are allowed"
 
 
@@ -207,6 +208,9 @@ class Pipeline:
         self, pipeline_id: str, signal: Signal, processors: Sequence[tuple[str, Processor]], stats: Stats
     ) -> None:
         self.id: Final = pipeline_id
+        rewriters = [cast("Rewriter", processor) for _, processor in processors if hasattr(processor, "rewrite")]
+        self._rewrite: Final = rewriters[0].rewrite if rewriters else None
+        self._signal = signal
         keys = [key for _, processor in processors for key in sorted(processor.attributes(signal))]
         self._reader = BatchReader(signal, keys)
         self._quiet = Quiet(log)
@@ -214,9 +218,13 @@ class Pipeline:
 
     def process(self, bodies: Sequence[bytes]) -> tuple[Addition, list[Part]]:
         """What the requests add to this pipeline's stream, and what became of each of them."""
+        bodies, lost = self._rewritten(bodies)
         batch, parts = self._reader.read(bodies)
-        received = sum(part.items for part in parts if not part.error)
         dropped = {INVALID_ID: batch.drop(batch.invalid)} if any(part.invalid for part in parts) else {}
+        if lost:
+            dropped[REDACTION_FAILED] = sum(part.items for part in lost.values() if not part.error)
+            parts = [lost.get(index, part) for index, part in enumerate(parts)]
+        received = sum(part.items for part in parts if not part.error)
         filtered = {}
         left = received - sum(dropped.values())
         for step in self._steps:
@@ -226,6 +234,21 @@ class Pipeline:
                 left -= gone
         payload = batch.encode() if left else b""
         return Addition(self.id, payload, left, received, filtered, dropped), parts
+
+    def _rewritten(self, bodies: Sequence[bytes]) -> tuple[Sequence[bytes], dict[int, Part]]:
+        """The requests as a rewriter leaves them. One that it breaks on is emptied: what became of it, by its index."""
+        if self._rewrite is None:
+            return bodies, {}
+        rewritten = list(bodies)
+        lost = {}
+        for index, body in enumerate(bodies):
+            try:
+                rewritten[index] = self._rewrite(self._signal, body)
+            except Exception as error:  # noqa: BLE001 - fails closed: nothing passes that was not rewritten
+                self._quiet.error("a request could not be redacted: %s", type(error).__name__)  # no text: it may quote
+                lost[index] = self._reader.read([body])[1][0]
+                rewritten[index] = b""
+        return rewritten, lost
 
 
 class Step:

@@ -66,6 +66,9 @@ class Stats:
             "Batches in which a processor raised; they went on without it.",
             ("processor",),
         )
+        self.redacted: Final = self._counter(
+            "otel_pipeline_redacted_values", "Pieces of text that were removed, by kind.", ("processor", "kind")
+        )
         self.open_jobs: Final = Gauge(
             "otel_pipeline_open_jobs", "Jobs under way that were reported.", ("processor",), registry=self.registry
         )
@@ -73,6 +76,11 @@ class Stats:
             "otel_pipeline_lost_jobs",
             "Jobs that fell silent, by event: marked; late_end: ended after all; overflow: too many to remember.",
             ("processor", "event"),
+        )
+        self.failures: Final = self._counter(
+            "otel_pipeline_classified_failures",
+            "Failures by how they were named: remembered, judged in full, coarse (too many new ones at once), noise.",
+            ("processor", "how"),
         )
         self.sent: Final = self._by_signal("otelcol_exporter_sent", "Items that a backend took.", ("exporter",))
         self.send_failed: Final = self._by_signal(

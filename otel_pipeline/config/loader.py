@@ -145,7 +145,7 @@ class _Reader:
         service = self.map_at(tree, ("service",))
         self.unknown_keys(service, _SERVICE, ("service",))
         extensions = self.references(service, "extensions", "extensions", ("service",))
-        pipelines = dict(self.pipelines(service))
+        pipelines = dict(self.pipelines(service, components["processors"]))
         telemetry = self.section(TelemetryConfig, service.get("telemetry"), ("service", "telemetry"))
         outbox = self.section(OutboxConfig, tree.get("outbox"), ("outbox",))
         return GatewayConfig(
@@ -200,7 +200,9 @@ class _Reader:
 
     # -- pipelines -------------------------------------------------------------------------------------------------
 
-    def pipelines(self, service: Mapping[str, Any]) -> Iterator[tuple[str, PipelineConfig]]:
+    def pipelines(
+        self, service: Mapping[str, Any], processors: Mapping[str, ComponentSettings]
+    ) -> Iterator[tuple[str, PipelineConfig]]:
         nodes = self.map_at(service, ("service", "pipelines"))
         if not nodes:
             self.findings.wrong(("service", "pipelines"), "at least one pipeline is needed, such as traces")
@@ -221,6 +223,7 @@ class _Reader:
             for role in ("receivers", "exporters"):
                 if not node.get(role):
                     self.findings.wrong((*path, role), f"at least one of the configured {role} is needed")
+            self.rewriter_first([processors.get(one) for one in ids["processors"]], (*path, "processors"))
             yield pipeline_id, PipelineConfig(signal, ids["receivers"], ids["processors"], ids["exporters"])
 
     def references(
@@ -249,6 +252,14 @@ class _Reader:
             if signal and signal not in taken:
                 self.findings.wrong(where, f"{component_id} takes no {signal}; allowed: {', '.join(sorted(taken))}")
         return tuple(ids)
+
+    def rewriter_first(self, processors: Sequence[ComponentSettings | None], path: ConfigPath) -> None:
+        """One that changes requests before they are read must stand before those that read them."""
+        built = [one for one in processors if one is not None and one.built]
+        for one in built[1:]:
+            if hasattr(one.component, "rewrite"):
+                before = f"{one.id} must stand before {built[0].id}"
+                self.findings.wrong(path, f"{before}: it works on requests as they come")
 
     def repeated(self, kind: Kind, component_id: str, where: ConfigPath) -> None:
         if kind == "processors":

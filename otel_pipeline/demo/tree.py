@@ -135,9 +135,7 @@ def _branches(trace: _Trace, parent: Span, indent: str, depth: int) -> Iterator[
     for index, branch in enumerate(branches):
         last = index == len(branches) - 1
         yield (
-            indent
-            + ("└─ " if last else "├─ ")
-            + (_line(branch[0], parent) if len(branch) == 1 else _run_line(branch))
+            indent + ("└─ " if last else "├─ ") + (_line(branch[0], parent) if len(branch) == 1 else _run_line(branch))
         )
         if len(branch) == 1:
             yield from _branches(trace, branch[0], indent + ("   " if last else "│  "), depth + 1)

@@ -1,9 +1,9 @@
 """Processor `lost_jobs`: ends the jobs of workers that were killed, as lost.
 
 A worker reports each job that takes longer than a moment by small spans, `job started` and then `job running` (see
-worker/records.py). They are remembered here and dropped. The job's own span makes the job forgotten. When neither comes
-for `lost_after`, the worker was killed: the span that it could not send is written here, with the job's own ids, start
-and fields, and handed in like a received one.
+worker/process/records.py). They are remembered here and dropped. The job's own span makes the job forgotten. When
+neither comes for `lost_after`, the worker was killed: the span that it could not send is written here, with the job's
+own ids, start and fields, and handed in like a received one.
 
 Silence has other causes. While the door was closed, while this gateway was down or stood still, no report could be
 heard from anybody, so every job is given the whole time anew. The reports are kept in a file, for jobs whose workers

@@ -138,8 +138,8 @@ def secrets(seed: int = 4) -> list[Sample]:
     samples = []
     for index, (name, prefix, alphabet, count) in enumerate(TOKENS):
         token = prefix + dice.of(alphabet, count - 2) + ("7b" if alphabet == HEX else "7K" if "7" in alphabet else "qK")
-        for place in (TOKEN_PLACES[0], TOKEN_PLACES[1 + index % (len(TOKEN_PLACES) - 1)]):
-            samples.append(("api_key", name, place.format(token), token))
+        places = (TOKEN_PLACES[0], TOKEN_PLACES[1 + index % (len(TOKEN_PLACES) - 1)])
+        samples += [("api_key", name, place.format(token), token) for place in places]
     samples += [("jwt", "jwt", place, token) for token in [dice.jwt()] for place in (token, f"id_token={token}&x=1")]
     for maker in (_providers, _headers, _urls, _assignments, _personal):
         samples += maker(dice)
@@ -302,8 +302,10 @@ def look_alikes(seed: int = 4) -> list[Sample]:
         f"ComfyUI_{dice.digits(5)}_.png",
         "1700000000", "1700000000000", "1700000000123456789", "20240115T102233Z", "2024-01-15 10:22:33.123456",
         "2024-01-15T10:22:33+00:00", "15.01.2024", "01/15/2024 10:22", "10:22:33", "Mon, 15 Jan 2024 10:22:33 GMT",
-        "1920x1080", "1024 x 1024", "768-1344", "0001-0120", "24 fps, 121 frames, 5.04 s", "3.14159265358979", "6.02e+23",
-        "1,234,567,890", "192.168.100.200", "10.0.0.12:8188", "2001:db8::8a2e:370:7334", "version 12.4.127", "550.54.15",
+        "1920x1080", "1024 x 1024", "768-1344", "0001-0120", "24 fps, 121 frames, 5.04 s", "3.14159265358979",
+        "6.02e+23",
+        "1,234,567,890", "192.168.100.200", "10.0.0.12:8188", "2001:db8::8a2e:370:7334", "version 12.4.127",
+        "550.54.15",
         "ISBN 978-3-16-148410-0", "order 1234567890123456", "invoice 4111111111111112", "9999 9999 9999 9999",
         "CUDA out of memory. Tried to allocate 2.50 GiB (GPU 0; 23.69 GiB total capacity; 21.02 GiB already allocated)",
         "a photo of a secret garden, password written on a wall, cinematic",
@@ -312,19 +314,23 @@ def look_alikes(seed: int = 4) -> list[Sample]:
         "the key to the city, bearer of light, basic geometric shapes",
         "a cookie jar: chocolate cookies, warm light",
         "code review on a screen, pin up poster, 1980s style",
-        "max_tokens=77", "gen_ai.usage.input_tokens: 5123", "token count: 512 of 4096", "tokenizer: clip-vit-large-patch14",
-        "eos_token_id=49407", "token_type=bearer", "expires_in: 3600", "Bearer token missing", "Bearer authentication required",
+        "max_tokens=77", "gen_ai.usage.input_tokens: 5123", "token count: 512 of 4096",
+        "tokenizer: clip-vit-large-patch14",
+        "eos_token_id=49407", "token_type=bearer", "expires_in: 3600", "Bearer token missing",
+        "Bearer authentication required",
         "password is required", "invalid password for user joe", "missing api_key", "API key not set", "secret: null",
         "password=***", "Authorization header missing", "authorization: required", "password: [redacted:password]",
         "api_key=${API_KEY}", "token: <none>", "auth failed: 401", "cookie policy accepted", "session expired",
         "git@github.com:team/repo.git", "icon@2x.png", "image@sha256", "@decorator", "react@18.2.0", "user@localhost",
-        "ssh://git@github.com/team/repo.git", "redis://cache:6379/0", "postgresql://db:5432/jobs", "https://example.com:8443/a",
+        "ssh://git@github.com/team/repo.git", "redis://cache:6379/0", "postgresql://db:5432/jobs",
+        "https://example.com:8443/a",
         "sk-learn 1.4", "task-queue-worker-with-a-long-name-01", "risk-assessment-model-v2-final-checkpoint",
         "hf_hub_download failed", "fal_client.submit", "r8_unorm texture", "key-value-store", "KSampler (Advanced)",
         "status code 503", "exit code: 1370", "error code 10061", "http.response.status_code=200", "code: 4042",
         "pin_memory=True", "opt-in", "port 8188", "step 20/50 [00:12<00:18, 1.65it/s]", "batch 1234567", "pid 20240115",
         "NVIDIA H100 80GB HBM3", "cu128", "torch==2.7.1+cu128", "float8_e4m3fn", "lora:detail_tweaker:0.75",
-        "checkpoint v1-5-pruned-emaonly-fp16.safetensors", "9f86d081-884c7d65", "A100-SXM4-80GB", "us-east-1a", "i-0abcd1234efgh5678",
+        "checkpoint v1-5-pruned-emaonly-fp16.safetensors", "9f86d081-884c7d65", "A100-SXM4-80GB", "us-east-1a",
+        "i-0abcd1234efgh5678",
         "/usr/lib/python3.11/site-packages/torch/nn/modules/module.py", "line 1518, in _wrapped_call_impl",
         "https://example.com/watch?v=dQw4w9WgXcQ&t=42s", "https://example.com/search?q=secret+garden&page=2",
     ]  # fmt: skip

@@ -2,10 +2,10 @@
 # Imports come after our hooks, or do not come at all. All servers are on loopback.
 """A Celery worker with children, each ended in its own way, for tests of what hooks do in it and in its parent.
 
-    python -c 'from tests.support.worker_celery import main; main()' '{"redis": ..., "mode": ..., "hooks": [...]}'
+    python -c 'from tests.support.worker_celery import main; main()' '{"redis": ..., "mode": ..., "folder": ...}'
 
-Mode `plain` is one round of the tasks without us. Mode `faults` is one with us for no hook, for each of those whose
-names begin as said, and for all: it throws in every process of the pool. The answer is a line of JSON: what a program
+Mode `plain` is one round of the tasks without us. Mode `faults` is one with us for no hook, for each of `hooks`
+(beginnings of their names), and for all: it throws in every process. The answer is a line of JSON: what the program
 that sends the tasks and the worker's own receivers and log saw in each, and which hooks threw.
 """
 
@@ -18,19 +18,22 @@ import os
 import re
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
-ROUND_S_MAX: Final = 20.0
+ROUND_S_MAX: Final = 10.0
 QUIET_S: Final = 1.0
 """How long the round without us is listened to after its last result."""
 LATE_S_MAX: Final = 5.0
 """How long the other rounds may take until they have said as much."""
 IDS: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 NUMBERS: Final = re.compile(r"\d+")
+ENDINGS: Final = ("terminated", "hard", "killed", "soft")
+OTHERS: Final = ("expired", "good", "fails", "again", "told")
+"""Sent when the endings are over: what Celery has given to a child that is about to be killed may be lost."""
 ALL: Final = "*"
 
 
@@ -57,7 +60,8 @@ def tasks(url: str) -> Any:
 
     def again(task: Any, job_id: str) -> int:
         if task.request.retries == 0:
-            raise task.retry(countdown=0, exc=KeyError(job_id))
+            # Not at once: the second attempt's result could be stored before it is stored that there will be one.
+            raise task.retry(countdown=0.2, exc=KeyError(job_id))
         return int(task.request.retries)
 
     def told(task: Any, job_id: str) -> str:
@@ -92,16 +96,20 @@ def tasks(url: str) -> Any:
 
 
 class Listener(logging.Handler):
-    """What the worker's own receivers and its log are told, without what differs from run to run."""
+    """Writes down what the worker's own receivers and its log are told, without what differs from run to run."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path) -> None:
         from celery import signals
 
         super().__init__(logging.ERROR)
-        self.heard: list[str] = []
+        self._file = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        signals.worker_ready.connect(self.ready)
         signals.task_failure.connect(self.failed)
         signals.task_revoked.connect(self.revoked)
         logging.getLogger("celery").addHandler(self)
+
+    def ready(self, **_: Any) -> None:
+        self.note("ready")
 
     def failed(self, sender: Any = None, exception: Any = None, **_: Any) -> None:
         self.note(f"failed {sender.name} {type(exception).__name__} {exception}")
@@ -113,7 +121,20 @@ class Listener(logging.Handler):
         self.note(f"{record.levelname} {record.getMessage()}")
 
     def note(self, text: str) -> None:
-        self.heard.append(alike(text))
+        os.write(self._file, alike(text).replace("\n", " ").encode() + b"\n")
+
+
+class Heard:
+    """What the listener wrote since the last round."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._before = file, 0
+
+    def lines(self) -> list[str]:
+        return sorted(self._file.read_text("utf-8").splitlines()[self._before :]) if self._file.exists() else []
+
+    def forget(self) -> None:
+        self._before += len(self.lines())
 
 
 class Faults:
@@ -145,24 +166,28 @@ class Faults:
         return bool(self._threw[self._places[name]])
 
 
-def play(app: Any, listener: Listener, done: Callable[[list[str]], bool]) -> dict[str, Any]:
+def play(app: Any, heard: Heard, done: Callable[[list[str]], bool]) -> dict[str, Any]:
     """Sends each task; what became of it, and what was heard of it."""
-    listener.heard.clear()
     client = app.backend.client
     client.delete("began terminated")
     late = datetime.now(UTC) - timedelta(minutes=1)
-    sent = {}
-    for name in ("terminated", "hard", "killed", "soft", "expired", "good", "fails", "again", "told"):
-        sent[name] = app.tasks[name].apply_async((name,), expires=late if name == "expired" else None)
-    _until(lambda: client.get("began terminated"))
-    app.control.revoke(sent["terminated"].id, terminate=True)
-    results = {name: _result(app, each.id) for name, each in sent.items()}
-    _until(lambda: done(listener.heard), LATE_S_MAX)
-    return {**results, "heard": sorted(listener.heard)}
+    results: dict[str, Any] = {}
+    for names in ENDINGS, OTHERS:
+        sent = {
+            name: app.tasks[name].apply_async((name,), expires=late if name == "expired" else None) for name in names
+        }
+        if "terminated" in sent:
+            wait(lambda: client.get("began terminated"), "the task to terminate")
+            app.control.revoke(sent["terminated"].id, terminate=True)
+        results |= {name: _result(app, name, each.id) for name, each in sent.items()}
+    _until(lambda: done(heard.lines()), LATE_S_MAX)
+    told = heard.lines()
+    heard.forget()
+    return {**results, "heard": told}
 
 
-def _result(app: Any, task_id: str) -> list[Any]:
-    _until(lambda: app.backend.get_task_meta(task_id)["status"] in ("SUCCESS", "FAILURE", "REVOKED"))
+def _result(app: Any, name: str, task_id: str) -> list[Any]:
+    wait(lambda: app.backend.get_task_meta(task_id)["status"] in ("SUCCESS", "FAILURE", "REVOKED"), name)
     meta = app.backend.get_task_meta(task_id)
     result = meta["result"]
     return [meta["status"], type(result).__name__, alike(str(result)), "injected" in str(meta["traceback"])]
@@ -172,7 +197,12 @@ def alike(text: str) -> str:
     return NUMBERS.sub("n", IDS.sub("id", text))
 
 
-def _until(done: Callable[[], Any], timeout_s: float = ROUND_S_MAX) -> bool:
+def wait(done: Callable[[], Any], what: str) -> None:
+    if not _until(done, ROUND_S_MAX):
+        raise TimeoutError(what)
+
+
+def _until(done: Callable[[], Any], timeout_s: float) -> bool:
     deadline_s = time.monotonic() + timeout_s
     while not done():
         if time.monotonic() > deadline_s:
@@ -181,27 +211,29 @@ def _until(done: Callable[[], Any], timeout_s: float = ROUND_S_MAX) -> bool:
     return True
 
 
-def plain(app: Any, listener: Listener) -> dict[str, Any]:
+def plain(app: Any, heard: Heard) -> dict[str, Any]:
     """Listens for a while, because nobody knows yet what there is to hear."""
-    heard_s: list[float] = []
+    asked_s: list[float] = []
 
     def quiet(_: list[str]) -> bool:
-        heard_s.append(time.monotonic())
-        return heard_s[-1] - heard_s[0] > QUIET_S
+        asked_s.append(time.monotonic())
+        return asked_s[-1] - asked_s[0] > QUIET_S
 
-    return play(app, listener, quiet)
+    return play(app, heard, quiet)
 
 
-def with_faults(app: Any, listener: Listener, faults: Faults, options: Mapping[str, Any]) -> dict[str, Any]:
+def with_faults(app: Any, heard: Heard, faults: Faults, options: Mapping[str, Any]) -> dict[str, Any]:
     wanted = options["wanted"]
     broken = [name for name in faults.names if name.startswith(tuple(options["hooks"]))]
     seen = {}
     for each in (None, *broken, ALL):
         faults.throw_in(each)
-        told = play(app, listener, lambda heard: sorted(heard) == wanted["heard"])
+        try:
+            seen[str(each)] = play(app, heard, lambda lines: lines == wanted["heard"])
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}, with an exception in {each}, heard {heard.lines()}") from None
         if each in broken:  # by a thread of ours, perhaps, once a child is dead
             _until(lambda name=each: faults.threw(name), LATE_S_MAX)  # type: ignore[misc]
-        seen[str(each)] = told
     faults.throw_in(None)
     return {"seen": seen, "thrown": {name: faults.threw(name) for name in broken}}
 
@@ -216,16 +248,26 @@ def main() -> None:
         instrument("ours")
         load_all()
         faults = Faults()
-    app = tasks(options["redis"])
+    app, file = tasks(options["redis"]), Path(options["folder"]) / f"{options['mode']}.heard"
     app.finalize()
-    worker, listener = app.Worker(pool="prefork", concurrency=4, loglevel="ERROR", quiet=True), Listener()
+    pid = os.fork()
+    if pid == 0:
+        _work(app, file)
+    heard = Heard(file)
+    try:
+        wait(lambda: heard.lines() == ["ready"], "the worker")
+        heard.forget()
+        answer = plain(app, heard) if faults is None else with_faults(app, heard, faults, options)
+        print("\n" + json.dumps(answer), flush=True)
+    finally:
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
-    def drive() -> None:
-        try:
-            answer = plain(app, listener) if faults is None else with_faults(app, listener, faults, options)
-            print("\n" + json.dumps(answer), flush=True)
-        finally:
-            os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=drive, daemon=True).start()
-    worker.start()
+def _work(app: Any, file: Path) -> NoReturn:
+    """The worker, whose processes are a group. It is killed."""
+    os.setsid()
+    listener = Listener(file)
+    app.Worker(pool="prefork", concurrency=4, loglevel="ERROR", quiet=True).start()
+    listener.note("ended")
+    os._exit(1)

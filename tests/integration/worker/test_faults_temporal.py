@@ -1,4 +1,4 @@
-"""An exception in any of our hooks changes nothing for Temporal's programs and servers: each throws, then all at once."""
+"""An exception in any of our hooks changes nothing for Temporal's programs: each throws in turn, and all at once."""
 
 from __future__ import annotations
 

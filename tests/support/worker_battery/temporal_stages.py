@@ -7,7 +7,7 @@ from typing import Any
 
 from temporalio import activity, workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError
+from temporalio.exceptions import ChildWorkflowError
 
 LIMIT = timedelta(seconds=20)
 ONCE = RetryPolicy(maximum_attempts=1)
@@ -46,7 +46,7 @@ class Child:
 
 @workflow.defn
 class Video:
-    @workflow.run
+    @workflow.run  # noqa: RET503  its last call never returns
     async def run(self, job: dict[str, Any]) -> list[Any]:
         if "seen" in job:
             return [*job["seen"], "again"]
@@ -55,8 +55,7 @@ class Video:
         approved = await workflow.execute_activity(approve, job, start_to_close_timeout=LIMIT, activity_id="approve")
         try:
             await workflow.execute_child_workflow(Child.run, job, id=workflow.info().workflow_id + "-child")
+            found = ["nothing failed"]
         except ChildWorkflowError as error:
-            assert isinstance(error.cause, ActivityError)
-            assert isinstance(error.cause.cause, ApplicationError)
-            found = [error.cause.cause.type, error.cause.cause.message]
+            found = [type(error.cause).__name__, repr(getattr(error.cause, "cause", None))]
         workflow.continue_as_new({"seen": [said, made, approved, found]})

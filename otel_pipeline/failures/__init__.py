@@ -1,0 +1,1 @@
+"""What kind of failure it was: classes, rules as data, chains of exceptions, fingerprints. No clock, no socket."""

@@ -1,0 +1,289 @@
+"""Processor `error_class`: names what kind of failure a failed span, or a log record of an exception, reports.
+
+The rules are in `failures/`. Rows are brought together by what is known of them, so that each distinct failure of a
+batch is looked at once, and those that are remembered not at all. In a storm of failures that are all different,
+`judged_max` of them are looked at; the rest of that batch is named by exception type and attributes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
+
+import numpy as np
+from pydantic import Field
+
+from otel_pipeline.contracts import Context, Settings
+from otel_pipeline.exposition.label_columns import group_rows, resource_column
+from otel_pipeline.failures.classify import Classifier, Verdict
+from otel_pipeline.failures.evidence import KEYS, NUMBERS, TEXTS, URLS, evidence, origin, text_of
+from otel_pipeline.failures.pack import read_file
+from otel_pipeline.limits import EXPOSITION_SERIES_MAX, FAILURES_JUDGED_MAX
+from otel_pipeline.wire import cells
+from otel_pipeline.wire.batch import ABSENT, Constants, Strings
+from otel_pipeline.wire.signal import Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otel_pipeline.wire.batch import Batch, Codes, Ints, Mask
+
+ERROR: Final = 2
+SEVERITY_ERROR: Final = 17
+KEYS_MAX: Final = 2**62
+"""Above this a mixed-radix key could leave 64 bits."""
+EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
+WRITTEN: Final = tuple(f"otel_pipeline.error.{name}" for name in ("class", "rule", "fingerprint", "retryable", "fault"))
+BACKENDS: Final = (
+    "otel_pipeline.backend.name",
+    "gen_ai.provider.name",
+    "db.system.name",
+    "db.system",
+    "messaging.system",
+    "server.address",
+    "net.peer.name",
+)
+MODEL: Final = "gen_ai.request.model"
+LABELS: Final = ("class", "service", "backend", "model", "fault")
+HEALTH_PATHS: Final = ("health", "healthz", "livez", "readyz", "healthcheck", "liveness", "readiness", "ping")
+HEALTH_KEYS: Final = ("http.route", "url.path", "http.target")
+AGENT_KEYS: Final = ("user_agent.original", "http.user_agent")
+AGENTS: Final = ("kube-probe", "ELB-HealthChecker", "GoogleHC", "Consul Health Check", "Amazon-Route53-Health-Check")
+METHOD_KEYS: Final = ("http.request.method", "http.method")
+
+
+@dataclass(frozen=True, slots=True)
+class _Failures:
+    """The failed rows of a batch, by what is known of them."""
+
+    rows: Ints
+    group: Ints
+    """For each of `rows` the number of its failure."""
+    example: Ints
+    """For each failure one place in `rows`."""
+    columns: dict[str, Strings]
+
+
+class ErrorClassProcessor:
+    """Sets `otel_pipeline.error.class`, `.rule`, `.fingerprint`, `.retryable` and `.fault`, and counts failures."""
+
+    signals: ClassVar = frozenset({Signal.TRACES, Signal.LOGS})
+    """The pipelines it can stand in."""
+
+    class Config(Settings):
+        """Settings of `error_class`."""
+
+        rules_file: Path | None = None
+        """Rules of your own, asked before those of this package; see docs/errors.md. Try it with
+        `otel-pipeline errors test --rules FILE`."""
+        judged_max: Annotated[int, Field(ge=1)] = FAILURES_JUDGED_MAX
+        """New failures of one batch that are looked at in full, about 0.2 ms each; the class of further ones follows
+        from exception type and attributes alone, and they get no fingerprint."""
+        health_checks: bool = False
+        """Name failed health checks, too."""
+        series_max: Annotated[int, Field(ge=1)] = EXPOSITION_SERIES_MAX
+        """Series of otel_pipeline_errors_total; all further ones share the series whose labels read `__overflow__`."""
+
+    def __init__(self, config: Config, context: Context) -> None:
+        self._classifier = Classifier(read_file(config.rules_file) if config.rules_file else None)
+        self._judged_max = config.judged_max
+        self._health_checks = config.health_checks
+        counts = context.stats.failures
+        self._counts = {
+            how: counts.labels(context.component_id, how) for how in ("remembered", "judged", "coarse", "noise")
+        }
+        self._errors = context.exposition.counter(
+            "otel_pipeline_errors_total", "Failures by class.", LABELS, config.series_max
+        )
+
+    def attributes(self, signal: Signal) -> frozenset[str]:
+        """What rules look at, what it sets, and what the counter is labelled by."""
+        if signal not in self.signals:
+            return frozenset()
+        read = {*KEYS, *BACKENDS, *WRITTEN, *HEALTH_KEYS, *AGENT_KEYS, *METHOD_KEYS}
+        return frozenset(read | set(EXCEPTION) if signal is Signal.LOGS else read)
+
+    def process(self, batch: Batch) -> None:
+        """Name the failures of the kept rows; all others stay as they are."""
+        failed = self._failed(batch)
+        if failed is None:
+            return
+        rows = np.flatnonzero(failed)
+        failures = _distinct(batch, rows)
+        verdicts = self._verdicts(failures)
+        codes = np.full(len(batch), ABSENT, np.int32)
+        codes[rows] = failures.group
+        _write(batch, codes, verdicts, failures)
+        self._count(batch, codes, verdicts)
+
+    def _failed(self, batch: Batch) -> Mask | None:
+        """The rows to name; None for the usual batch, which has none."""
+        if batch.signal is Signal.TRACES:
+            failed = batch.status_code == ERROR
+        elif batch.signal is Signal.LOGS:
+            serious = (batch.kind >= SEVERITY_ERROR) | (batch.kind == 0)
+            failed = serious & (batch.present(EXCEPTION[0]) | batch.present(EXCEPTION[1]))
+        else:
+            return None
+        failed = failed & batch.keep
+        if not failed.any():
+            return None
+        if not self._health_checks:
+            noise = failed & _noise(batch)
+            self._counts["noise"].inc(int(np.count_nonzero(noise)))
+            failed = failed & ~noise
+        return failed if failed.any() else None
+
+    def _verdicts(self, failures: _Failures) -> list[Verdict]:
+        """One for each distinct failure."""
+        verdicts = []
+        left = self._judged_max
+        how = dict.fromkeys(("remembered", "judged", "coarse"), 0)
+        sizes = np.bincount(failures.group, minlength=len(failures.example)).tolist()
+        for place, size in zip(failures.example.tolist(), sizes, strict=True):
+            told = {key: column.at(place) or "" for key, column in failures.columns.items()}
+            known = evidence(
+                told.pop("exception.type", ""),
+                told.pop("exception.message", ""),
+                told.pop("exception.stacktrace", ""),
+                told.pop("status", ""),
+                told.pop("name", ""),
+                {key: value for key, value in told.items() if value},
+            )
+            verdict = self._classifier.remembered(known)
+            if verdict is not None:
+                how["remembered"] += size
+            elif left > 0:
+                left -= 1
+                how["judged"] += size
+                verdict = self._classifier.classify(known)
+            else:
+                how["coarse"] += size
+                verdict = self._classifier.coarse(known)
+            verdicts.append(verdict)
+        for name, count in how.items():
+            self._counts[name].inc(count)
+        return verdicts
+
+    def _count(self, batch: Batch, codes: Codes, verdicts: list[Verdict]) -> None:
+        """Failed spans, and log records that belong to none: those of a span are counted with it."""
+        counted = codes >= 0
+        if batch.signal is Signal.LOGS:
+            counted &= batch.rows[:, cells.SPAN_ID] == 0
+        if not counted.any():
+            return
+        classes, faults = [verdict.name for verdict in verdicts], [verdict.fault for verdict in verdicts]
+        columns = [
+            Strings(codes, classes),
+            resource_column(batch, "service.name"),
+            _first_of(batch, BACKENDS),
+            batch.strings(MODEL),
+            Strings(codes, [*faults]),
+        ]
+        self._errors.add(group_rows(columns, counted))
+
+
+def _distinct(batch: Batch, rows: Ints) -> _Failures:
+    """Brings rows together of which the same is known."""
+    columns = {"name": batch.name()}
+    if batch.signal is Signal.TRACES:
+        columns["status"] = batch.status_message()
+        columns |= dict(zip(EXCEPTION, batch.exception(), strict=True))
+    else:
+        columns |= {key: batch.strings(key) for key in EXCEPTION}
+    for key in TEXTS:
+        if batch.present(key)[rows].any():
+            columns[key] = _origins(batch.strings(key), rows) if key in URLS else batch.strings(key)
+    for key in NUMBERS:
+        if batch.present(key)[rows].any():
+            columns[key] = _digits(batch, key, rows)
+    columns = {key: Strings(column.codes[rows], column.values) for key, column in columns.items()}
+    keys, size = np.zeros(len(rows), np.int64), 1
+    for column in columns.values():
+        radix = len(column.values) + 1
+        if size * radix > KEYS_MAX:
+            _, keys = np.unique(keys, return_inverse=True)
+            size = len(rows)
+        keys = keys * radix + column.codes + 1
+        size *= radix
+    _, example, group = np.unique(keys, return_index=True, return_inverse=True)
+    return _Failures(rows, group, example, columns)
+
+
+def _origins(urls: Strings, rows: Ints) -> Strings:
+    """Scheme and host of each URL of `rows`: failures of one service must not look different."""
+    places: dict[str, int] = {}
+    table = np.full(len(urls.values) + 1, ABSENT, np.int32)
+    for code in np.unique(urls.codes[rows]).tolist():
+        if code != ABSENT:
+            table[code] = places.setdefault(origin(urls.values[code]), len(places))
+    return Strings(table[urls.codes], list(places))
+
+
+def _digits(batch: Batch, key: str, rows: Ints) -> Strings:
+    """A number as text, and text as it is."""
+    text = batch.strings(key)
+    numbers = batch.numbers(key)
+    known = np.zeros(len(batch), np.bool_)
+    known[rows] = True
+    known &= ~np.isnan(numbers) & (text.codes == ABSENT)
+    distinct, places = np.unique(numbers[known], return_inverse=True)
+    codes = text.codes.copy()
+    codes[known] = places + len(text.values)
+    return Strings(codes, [*text.values, *map(text_of, distinct.tolist())])
+
+
+def _write(batch: Batch, codes: Codes, verdicts: list[Verdict], failures: _Failures) -> None:
+    marks: tuple[Sequence[str | bool], ...] = (
+        [verdict.name for verdict in verdicts],
+        [verdict.rule for verdict in verdicts],
+        [verdict.fingerprint for verdict in verdicts],
+        [verdict.retryable for verdict in verdicts],
+        [verdict.fault for verdict in verdicts],
+    )
+    for key, values in zip(WRITTEN, marks, strict=True):
+        given = np.array([*(value != "" for value in values), False], np.bool_)[codes]
+        batch.set(key, Constants(np.where(given, codes, np.int32(ABSENT)), list(values)))
+    kinds = failures.columns[EXCEPTION[0]]
+    named = np.array([*(bool(value) for value in kinds.values), False], np.bool_)[kinds.codes]
+    types = np.full(len(batch), ABSENT, np.int32)
+    types[failures.rows[named]] = kinds.codes[named]
+    if named.any():
+        batch.set("error.type", Constants(types, kinds.values), types >= 0, "insert")
+
+
+def _noise(batch: Batch) -> Mask:
+    """Failed health checks, and HEAD requests that asked whether something is there and were told no."""
+    noise = np.zeros(len(batch), np.bool_)
+    if batch.signal is not Signal.TRACES:
+        return noise
+    noise |= batch.name().where(lambda name: name.startswith("grpc.health.") or _health_path(name.rpartition(" ")[2]))
+    for key in HEALTH_KEYS:
+        if batch.present(key).any():
+            noise |= batch.strings(key).where(_health_path)
+    for key in AGENT_KEYS:
+        if batch.present(key).any():
+            noise |= batch.strings(key).where(lambda agent: agent.startswith(AGENTS))
+    for key in METHOD_KEYS:
+        if batch.present(key).any():
+            asked = batch.strings(key).where("HEAD".__eq__) & batch.exception()[0].where("".__eq__)
+            for status in NUMBERS[:2]:
+                noise |= asked & (batch.numbers(status) == 404)
+    return noise
+
+
+def _health_path(path: str) -> bool:
+    return path.startswith("/") and path.partition("?")[0].rstrip("/").rpartition("/")[2].lower() in HEALTH_PATHS
+
+
+def _first_of(batch: Batch, keys: Sequence[str]) -> Strings:
+    """The first of several attributes that a row has."""
+    codes = np.full(len(batch), ABSENT, np.int32)
+    values: list[str] = []
+    for key in keys:
+        if batch.present(key).any():
+            column = batch.strings(key)
+            codes = np.where((codes < 0) & (column.codes >= 0), column.codes + np.int32(len(values)), codes)
+            values += column.values
+    return Strings(codes.astype(np.int32), values)

@@ -1,0 +1,192 @@
+"""Tokens whose makers gave them a form: prefixes and lengths as documented by each. Also JWT and private keys."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from otel_pipeline.secrets.rules import EDGE, Rule
+
+TRIGGER_CHARS: Final = 8
+"""So much of a token's body is in its trigger: enough to leave words alone, short enough for a fast automaton."""
+
+_WORD: Final = "[A-Za-z0-9]"
+_URL: Final = "[A-Za-z0-9_-]"
+_DOT: Final = "[A-Za-z0-9_.-]"
+_B64: Final = "[A-Za-z0-9+/=_-]"
+_HEX: Final = "[0-9a-f]"
+_UUID: Final = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+
+_PREFIXED: Final[tuple[tuple[str, str, int], ...]] = (
+    # Model and media providers.
+    ("sk-(?:ant|or|proj|svcacct|admin|lf|None)-", _URL, 16),
+    ("c?sk-", _WORD, 20),
+    ("sk_", _HEX, 32),
+    ("pk-lf-", _URL, 16),
+    ("hf_", _WORD, 20),
+    ("api_org_", _WORD, 20),
+    ("r8_", _WORD, 20),
+    ("rpa_", _WORD, 20),
+    ("fal_", _URL, 20),
+    ("fw_", _WORD, 20),
+    ("gsk_", _WORD, 20),
+    ("xai-", _URL, 20),
+    ("pplx-", _WORD, 20),
+    ("nvapi-", _URL, 20),
+    ("luma-", _URL, 32),
+    ("bfl_", _URL, 16),
+    ("stab-", _URL, 20),
+    ("key_[0-9a-f]{16}", _HEX, 16),
+    ("tgp_v1_", _URL, 20),
+    ("pcsk_", _URL, 20),
+    ("jina_", _URL, 20),
+    ("tvly-", _URL, 16),
+    ("e2b_", _HEX, 20),
+    ("lsv2_(?:pt|sk)_", _URL, 20),
+    ("sk_car_", _URL, 16),
+    ("a[ks]-", _WORD, 20),
+    # Clouds.
+    ("(?:A3T[A-Z0-9]|AKIA|ASIA|ABIA|ACCA|AROA|AIDA|AGPA|AIPA|ANPA|ANVA)", "[A-Z0-9]", 16),
+    ("ABSK", _B64, 40),
+    ("AIza", _URL, 30),
+    ("ya29[.]", _URL, 20),
+    ("1//0", _URL, 30),
+    ("GOCSPX-", _URL, 20),
+    ("GOOG", "[A-Z0-9]", 20),
+    ("LTAI", _WORD, 16),
+    ("AKID", _WORD, 24),
+    ("AQVN", _URL, 35),
+    ("t1[.][A-Za-z0-9_-]{1,60}[.]", _URL, 60),
+    ("d(?:op|oo|or)_v1_", _HEX, 32),
+    ("HRKU-", _URL, 30),
+    ("nf[a-z]_", _WORD, 30),
+    ("vercel_blob_rw_", _URL, 20),
+    ("vc[a-z]_", _WORD, 24),
+    ("fm[12][a-z]?_", _B64, 40),
+    ("fo1_", _URL, 30),
+    ("sb[ps]_", _HEX, 32),
+    ("sb_(?:secret|publishable)_", _URL, 20),
+    ("pscale_(?:tkn|pw|oauth)_", _DOT, 20),
+    ("dapi", _HEX, 32),
+    ("K00[0-9]", _B64, 27),
+    ("CFPAT-", _URL, 20),
+    ("v1[.]0-", "[0-9a-f-]", 60),
+    ("pul-", _HEX, 32),
+    ("hv[sbr][.]", _URL, 20),
+    ("dp[.](?:pt|st|ct|sa|scim|audit)[.]", _DOT, 30),
+    ("[A-Za-z0-9]{14}[.]atlasv1[.]", _URL, 50),
+    ("ops_eyJ", _B64, 50),
+    ("AGE-SECRET-KEY-1", "[A-Z0-9]", 30),
+    ("rnd_", _WORD, 24),
+    # Code and packages.
+    ("gh[pousr]_", _WORD, 20),
+    ("github_pat_", "[A-Za-z0-9_]", 20),
+    ("gl(?:pat|dt|rt|cbt|ptt|ft|imt|agent|soat|oas)-", _DOT, 16),
+    ("GR1348941", _URL, 16),
+    ("ATATT3", _B64, 40),
+    ("ATCTT3", _B64, 40),
+    ("ATBB", _WORD, 24),
+    ("npm_", _WORD, 24),
+    ("pypi-AgE", _URL, 30),
+    ("rubygems_", _HEX, 32),
+    ("dckr_[po]at_", _URL, 20),
+    ("AKCp", _WORD, 40),
+    ("sq[apu]_", _HEX, 32),
+    ("bkua_", _HEX, 32),
+    ("CCIPAT_", _URL, 30),
+    # Watching.
+    ("gl(?:sa|c)_", _B64, 24),
+    ("NRAK-", "[A-Z0-9]", 20),
+    ("NRI[IQ]-", _URL, 24),
+    ("sntry[su]_", _B64, 24),
+    ("ph[xs]_", _URL, 24),
+    ("dd[pa]_", _WORD, 30),
+    ("dt0[a-z][0-9]{2}[.][A-Z0-9]{24}[.]", "[A-Z0-9]", 60),
+    ("HCP?I?K_", _WORD, 24),
+    # Talk, mail and money.
+    ("xox[abeoprs](?:[.]xox[bp])?-", _URL, 16),
+    ("xapp-", _URL, 20),
+    ("hooks[.]slack[.]com/(?:services|workflows|triggers)/", "[A-Za-z0-9+/]", 30),
+    ("discord(?:app)?[.]com/api/webhooks/[0-9]{8,20}/", _URL, 30),
+    ("webhook[.]office[.]com/webhookb2/", "[A-Za-z0-9@/-]", 60),
+    ("SG[.][A-Za-z0-9_-]{16,32}[.]", _URL, 16),
+    ("key-", _HEX, 32),
+    ("xkeysib-", _URL, 30),
+    ("[sr]k_(?:live|test|prod)_", _WORD, 10),
+    ("whsec_", _B64, 16),
+    ("sq0[a-z]{3}-", _URL, 20),
+    ("EAAA[A-Za-z]", _URL, 40),
+    ("access_token[$](?:production|sandbox)[$]", "[a-z0-9$]", 30),
+    ("shp(?:at|ss|ca|pa|tka)_", _WORD, 20),
+    ("shippo_(?:live|test)_", _HEX, 30),
+    ("EZ[AT]K", _WORD, 40),
+    ("FLWSECK(?:_TEST)?-", _URL, 12),
+    ("rzp_(?:live|test)_", _WORD, 14),
+    # Offices and tools.
+    ("lin_(?:api|oauth)_", _WORD, 20),
+    ("ntn_", _WORD, 30),
+    ("secret_", _WORD, 30),
+    ("figd_", _URL, 20),
+    ("pat[A-Za-z0-9]{14}[.]", _HEX, 40),
+    ("PMAK-", "[0-9a-f-]", 30),
+    ("sl[.](?:[bu][.])?[A-Za-z0-9_-]{8}", _URL, 60),
+    ("tfp_", _DOT, 30),
+    ("pnu_", _WORD, 30),
+    ("p8e-", _WORD, 30),
+    ("apify_api_", _WORD, 20),
+    ("AAAAAAAAAAAAAAAAAAAA[A-Za-z0-9%]{4}", "[A-Za-z0-9%]", 40),
+    ("rdme_", "[a-z0-9]", 40),
+    ("ico-", _WORD, 32),
+    ("gAAAAA", _B64, 60),
+    ("sgp_", "[A-Za-z0-9_]", 32),
+)
+"""Prefix, character of the body, how many at least. Shorter than the documented length: newer tokens tend to differ."""
+
+
+def _prefixed(prefix: str, body: str, least: int) -> Rule:
+    trigger = f"(?:{prefix}){body}{{{min(least, TRIGGER_CHARS)}}}"
+    return Rule("api_key", trigger, re.compile(rf"{EDGE}(?:{prefix}){body}{{{least},}}"), _has_variety)
+
+
+def _has_variety(match: re.Match[str]) -> bool:
+    """No token: a word or words, a file's name, one letter again and again."""
+    text = match[0]
+    if len(set(text)) < 8:
+        return False
+    return any(c.isdigit() for c in text) or (text.lower() != text and "-" not in text[8:])
+
+
+def _form(trigger: str, pattern: str) -> Rule:
+    return Rule("api_key", trigger, re.compile(pattern), _has_variety)
+
+
+_FORMS: Final = (
+    # fal: an id and a secret.
+    _form("[0-9a-f]{4}-[0-9a-f]{12}:[0-9a-f]{8}", rf"{EDGE}{_UUID}:[0-9a-f]{{32,}}"),
+    # Telegram, Discord bot, Mailchimp, Azure client secret.
+    _form("[0-9]{8}:AA[A-Za-z0-9_-]{8}", rf"(?:{EDGE}|(?<=bot))[0-9]{{8,11}}:AA[A-Za-z0-9_-]{{30,}}"),
+    _form(
+        "[MNO][A-Za-z0-9_-]{22}[A-Za-z0-9_-]{0,4}[.][A-Za-z0-9_-]{6}[.][A-Za-z0-9_-]{8}",
+        rf"{EDGE}[MNO][A-Za-z0-9_-]{{22,27}}\.[A-Za-z0-9_-]{{6}}\.[A-Za-z0-9_-]{{27,}}",
+    ),
+    _form("[0-9a-f]{32}-us[0-9]", rf"{EDGE}[0-9a-f]{{32}}-us[0-9]{{1,2}}"),
+    _form("[0-9]Q~[A-Za-z0-9_~.-]{8}", rf"{EDGE}[A-Za-z0-9_~.-]{{3}}[0-9]Q~[A-Za-z0-9_~.-]{{31,34}}"),
+    # OpenAI's and Azure's marks within a key.
+    _form("T3BlbkFJ", r"[A-Za-z0-9_-]{10,}T3BlbkFJ[A-Za-z0-9_-]{10,}"),
+    _form("JQQJ99", r"[A-Za-z0-9]{20,}JQQJ99[A-Za-z0-9]{10,}"),
+)
+
+_JWT: Final = rf"{EDGE}eyJ[A-Za-z0-9_-]{{8,}}\.[A-Za-z0-9_-]{{4,}}(?:\.[A-Za-z0-9_-]*){{0,3}}"
+_PEM: Final = (
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:[\s\S]*?-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|[\s\S]*)"
+)
+_PUTTY: Final = r"PuTTY-User-Key-File-[\s\S]*"
+
+TOKENS: Final[tuple[Rule, ...]] = (
+    Rule("private_key", "-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY", re.compile(_PEM)),
+    Rule("private_key", "PuTTY-User-Key-File-", re.compile(_PUTTY)),
+    Rule("jwt", r"eyJ[A-Za-z0-9_-]{8}", re.compile(_JWT)),
+    *(_prefixed(*row) for row in _PREFIXED),
+    *_FORMS,
+)

@@ -1,0 +1,223 @@
+"""The processor `error_class`: which rows it names, what it writes and counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from otel_pipeline.errors import ConfigError
+from otel_pipeline.exposition.families import OVERFLOW, Exposition
+from otel_pipeline.processors.error_class import ErrorClassProcessor
+from otel_pipeline.stats import Stats
+from otel_pipeline.wire.scan import BatchReader
+from otel_pipeline.wire.signal import Signal
+from otel_pipeline.wire.values import Value, any_value
+
+MARKS = ("class", "rule", "fingerprint", "retryable", "fault")
+
+
+def put(message: Any, attributes: dict[str, Value] | None) -> None:
+    for key, value in (attributes or {}).items():
+        message.attributes.add(key=key).value.CopyFrom(any_value(value))
+
+
+def span(
+    name: str = "job", *, status: int = 2, described: str = "", exception: tuple[str, ...] = (), **attributes: Value
+) -> Span:
+    made = Span(trace_id=b"t" * 16, span_id=b"s" * 8, name=name)
+    made.status.code = status  # type: ignore[assignment]  # an enum's number
+    made.status.message = described
+    if exception:
+        event = made.events.add(name="exception")
+        put(event, dict(zip(("exception.type", "exception.message", "exception.stacktrace"), exception, strict=False)))
+    put(made, {key.replace("__", "."): value for key, value in attributes.items()})
+    return made
+
+
+def record(*, severity: int = 17, span_id: bytes = b"", **attributes: Value) -> LogRecord:
+    made = LogRecord(severity_number=severity, span_id=span_id)  # type: ignore[arg-type]  # an enum's number
+    put(made, {key.replace("__", "."): value for key, value in attributes.items()})
+    return made
+
+
+class Bench:
+    """A processor and what came out of it."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.exposition, self.stats = Exposition(lambda: 1000.0), Stats()
+        context: Any = SimpleNamespace(component_id="error_class", exposition=self.exposition, stats=self.stats)
+        self.processor = ErrorClassProcessor(ErrorClassProcessor.Config.model_validate(settings), context)
+
+    def spans(self, *spans: Span) -> list[dict[str, Any]]:
+        request = ExportTraceServiceRequest()
+        group = request.resource_spans.add()
+        put(group.resource, {"service.name": "worker"})
+        group.scope_spans.add().spans.extend(spans)
+        parsed = ExportTraceServiceRequest.FromString(self._through(Signal.TRACES, request.SerializeToString()))
+        return [attributes(one) for one in parsed.resource_spans[0].scope_spans[0].spans]
+
+    def records(self, *records: LogRecord) -> list[dict[str, Any]]:
+        request = ExportLogsServiceRequest()
+        request.resource_logs.add().scope_logs.add().log_records.extend(records)
+        parsed = ExportLogsServiceRequest.FromString(self._through(Signal.LOGS, request.SerializeToString()))
+        return [attributes(one) for one in parsed.resource_logs[0].scope_logs[0].log_records]
+
+    def counted(self) -> dict[tuple[str, ...], float]:
+        """The counter by class, service, backend, model and fault."""
+        return {
+            tuple(sample.labels[label] for label in ("class", "service", "backend", "model", "fault")): sample.value
+            for metric in self.exposition.collect()
+            for sample in metric.samples
+            if sample.name == "otel_pipeline_errors_total"
+        }
+
+    def how(self, name: str) -> float:
+        return (
+            self.stats.registry.get_sample_value(
+                "otel_pipeline_classified_failures_total", {"processor": "error_class", "how": name}
+            )
+            or 0.0
+        )
+
+    def _through(self, signal: Signal, request: bytes) -> bytes:
+        batch = BatchReader(signal, self.processor.attributes(signal)).read([request])[0]
+        self.processor.process(batch)
+        return bytes(batch.encode())
+
+
+def attributes(message: Any) -> dict[str, Any]:
+    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in message.attributes}
+
+
+def marks(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: found[f"otel_pipeline.error.{name}"] for name in MARKS if f"otel_pipeline.error.{name}" in found}
+
+
+def test_a_failed_span_gets_its_marks() -> None:
+    found = Bench().spans(span(exception=("torch.OutOfMemoryError", "Allocation on device")))[0]
+    told = marks(found)
+    assert len(told.pop("fingerprint")) == 16
+    assert told == {"class": "GPU_OOM_ERROR", "rule": "gpu-oom", "retryable": True, "fault": "platform"}
+    assert found["error.type"] == "torch.OutOfMemoryError"
+
+
+def test_what_did_not_fail_is_left_alone() -> None:
+    bench = Bench()
+    quiet = span(status=0, exception=("torch.OutOfMemoryError", "x"))
+    assert bench.spans(quiet, span(status=1)) == [{}, {}]
+    assert bench.counted() == {}
+
+
+def test_an_error_type_that_is_there_stays() -> None:
+    assert Bench().spans(span(exception=("a.B", "x"), error__type="500"))[0]["error.type"] == "500"
+
+
+@pytest.mark.parametrize(
+    ("failed", "name"),
+    [
+        (span(described="Connection refused"), "NETWORK_ERROR"),
+        (span(http__response__status_code=429), "RATE_LIMIT_ERROR"),
+        (span(http__status_code=404, http__url="https://storage.googleapis.com/b/o.png"), "STORAGE_ERROR"),
+        (span(http__status_code=404, http__url="https://api.replicate.com/v1/models/x"), "FLUX_API_ERROR"),
+        (span(http__status_code=404, http__url="https://huggingface.co/x/model.bin"), "MODEL_INFERENCE_ERROR"),
+        (span(http__status_code=404, http__url="https://shop.example/x"), "UNKNOWN_ERROR"),
+        (span(rpc__grpc__status_code=4), "TIMEOUT_ERROR"),
+        (span(comfyui__outcome="interrupted"), "CANCELLED"),
+        (span(comfyui__outcome="refused", comfyui__validation__error_type="value_not_in_list"), "VALIDATION_ERROR"),
+        (span(comfyui__error__node__type="DWPreprocessor", exception=("ValueError", "x")), "CONTROLNET_ERROR"),
+        (span(otel_pipeline__job__outcome="lost"), "QUEUE_ERROR"),
+        (span(otel_pipeline__job__outcome="cancelled"), "CANCELLED"),
+        (span("SELECT jobs", db__system__name="postgresql", exception=("TimeoutError", "")), "DATABASE_ERROR"),
+        (span(), "UNKNOWN_ERROR"),
+    ],
+)
+def test_evidence_may_be_anything_that_the_span_has(failed: Span, name: str) -> None:
+    assert marks(Bench().spans(failed)[0])["class"] == name
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        span("GET /healthz", http__response__status_code=503),
+        span("GET", http__route="/api/health", http__response__status_code=500),
+        span("GET", user_agent__original="kube-probe/1.31", http__response__status_code=500),
+        span("grpc.health.v1.Health/Check", rpc__grpc__status_code=14),
+        span("HEAD", http__request__method="HEAD", http__response__status_code=404),
+    ],
+)
+def test_health_checks_and_questions_are_left_alone_and_counted(noise: Span) -> None:
+    bench = Bench()
+    assert marks(bench.spans(noise)[0]) == {}
+    assert bench.how("noise") == 1
+    assert marks(Bench(health_checks=True).spans(noise)[0])
+
+
+def test_log_records_of_exceptions_are_named_from_severity_error_on() -> None:
+    told: dict[str, Value] = {"exception__type": "httpx.ReadTimeout", "exception__message": "x"}
+    bench = Bench()
+    found = bench.records(record(**told), record(severity=13, **told), record(severity=0, **told), record())
+    assert [marks(one).get("class") for one in found] == ["TIMEOUT_ERROR", None, "TIMEOUT_ERROR", None]
+
+
+def test_records_of_a_span_are_not_counted_again() -> None:
+    bench = Bench()
+    bench.records(record(exception__type="a.B", span_id=b"s" * 8), record(exception__type="a.B"))
+    assert bench.counted() == {("UNKNOWN_ERROR", "", "", "", "platform"): 1}
+
+
+def test_failures_are_counted_by_class_service_backend_model_and_fault() -> None:
+    bench = Bench()
+    slow: dict[str, Value] = {"gen_ai__provider__name": "fal", "gen_ai__request__model": "flux-dev"}
+    bench.spans(
+        span(exception=("httpx.ReadTimeout", ""), **slow), span(server__address="pg", db__system="redis"), span()
+    )
+    assert bench.counted() == {
+        ("TIMEOUT_ERROR", "worker", "fal", "flux-dev", "provider"): 1,
+        ("DATABASE_ERROR", "worker", "redis", "", "platform"): 1,
+        ("UNKNOWN_ERROR", "worker", "", "", "platform"): 1,
+    }
+
+
+def test_series_are_bounded() -> None:
+    bench = Bench(series_max=1)
+    bench.spans(*(span(gen_ai__request__model=f"m{number}") for number in range(3)))
+    assert (OVERFLOW,) * 5 in bench.counted()
+
+
+def test_equal_failures_are_looked_at_once() -> None:
+    bench = Bench()
+    failed = span(exception=("a.B", "x"), url__full="https://a.example/1")
+    again = span(exception=("a.B", "x"), url__full="https://a.example/2")
+    bench.spans(failed, again)
+    bench.spans(again)
+    assert (bench.how("judged"), bench.how("remembered"), bench.how("coarse")) == (2, 1, 0)
+
+
+def test_a_storm_of_new_failures_is_bounded() -> None:
+    bench = Bench(judged_max=2)
+    found = bench.spans(*(span(exception=("redis.exceptions.ConnectionError", f"{word} broke")) for word in "abcde"))
+    assert (bench.how("judged"), bench.how("coarse")) == (2, 3)
+    assert [marks(one)["class"] for one in found] == ["DATABASE_ERROR"] * 5
+    assert sum("fingerprint" in marks(one) for one in found) == 2
+
+
+def test_own_rules_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("rules: [{id: own, class: CANCELLED, when: {type: a.B}, examples: [{type: a.B}]}]")
+    assert marks(Bench(rules_file=file).spans(span(exception=("a.B", "")))[0])["rule"] == "own"
+    file.write_text("rules: 3")
+    with pytest.raises(ConfigError):
+        Bench(rules_file=file)
+
+
+def test_other_signals_are_ignored() -> None:
+    assert not Bench().processor.attributes(Signal.METRICS)
+    batch = BatchReader(Signal.METRICS).read([b""])[0]
+    Bench().processor.process(batch)
