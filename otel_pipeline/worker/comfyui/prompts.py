@@ -75,6 +75,8 @@ class Prompt:
     route: Route
     started_ns: int
     classes: Mapping[str, str]
+    answered_ns: int = 0
+    """When the answer to the POST was read; the prompt lasts until then, even if all of it was cached."""
     wish: int = 0
     kind: int = 0
     id: str | None = None
@@ -141,6 +143,7 @@ class Prompts:
         """The answer was read: the prompt has its id. Messages that came before are made up for."""
         if prompt.ended_ns:
             return
+        prompt.answered_ns = prompt.answered_ns or time.time_ns()
         if answer.rejected:
             prompt.rejected = answer
         if answer.number is not None:

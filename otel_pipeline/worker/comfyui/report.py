@@ -118,7 +118,9 @@ def end_time(prompt: Prompt, end: End, now_ns: int) -> int:
             estimate = prompt.begun_ns + (end.end_ms - begun_ms) * 1e6
         else:
             estimate = end.end_ms * 1e6
-    return int(estimate) if prompt.started_ns <= estimate <= now_ns else max(now_ns, prompt.started_ns)
+    if not prompt.started_ns <= estimate <= now_ns:
+        return max(now_ns, prompt.started_ns)
+    return max(int(estimate), prompt.answered_ns)
 
 
 def _told(prompt: Prompt, end: End, result: Result) -> dict[str, AttributeValue]:
