@@ -29,32 +29,24 @@ ACK_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
-class Stats:
-    """The gateway's own metrics; each is documented where it is made."""
+class _Metrics:
+    """A registry and the ways to put counters into it."""
 
     def __init__(self) -> None:
         self.registry: Final = CollectorRegistry()
-        self.accepted: Final = self._by_signal(
-            "otelcol_receiver_accepted",
-            "Items that are durable in the outbox, acknowledged.",
-            ("receiver", "transport"),
-        )
-        self.refused: Final = self._by_signal(
-            "otelcol_receiver_refused", "Items that were refused at the door.", ("receiver", "transport")
-        )
-        self.requests: Final = Counter(
-            "otel_pipeline_receiver_requests",
-            "Requests by outcome: accepted, partial, retry_later, rejected.",
-            ("receiver", "transport", "signal", "outcome"),
-            registry=self.registry,
-        )
-        self.ack_seconds: Final = Histogram(
-            "otel_pipeline_receiver_ack_seconds",
-            "Time from a complete request to its acknowledgement.",
-            ("signal",),
-            buckets=ACK_BUCKETS_S,
-            registry=self.registry,
-        )
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _by_signal(self, name: str, text: str, labels: tuple[str, ...]) -> dict[Signal, Counter]:
+        return {signal: self._counter(f"{name}_{signal.value.items}", text, labels) for signal in Signal}
+
+
+class _OfProcessors(_Metrics):
+    """What processors count."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.incoming: Final = self._counter(
             "otelcol_processor_incoming_items", "Items handed to a processor.", ("processor", "otel_signal")
         )
@@ -82,6 +74,34 @@ class Stats:
             "Failures by how they were named: remembered, judged in full, coarse (too many new ones at once), noise.",
             ("processor", "how"),
         )
+
+
+class Stats(_OfProcessors):
+    """The gateway's own metrics; each is documented where it is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accepted: Final = self._by_signal(
+            "otelcol_receiver_accepted",
+            "Items that are durable in the outbox, acknowledged.",
+            ("receiver", "transport"),
+        )
+        self.refused: Final = self._by_signal(
+            "otelcol_receiver_refused", "Items that were refused at the door.", ("receiver", "transport")
+        )
+        self.requests: Final = Counter(
+            "otel_pipeline_receiver_requests",
+            "Requests by outcome: accepted, partial, retry_later, rejected.",
+            ("receiver", "transport", "signal", "outcome"),
+            registry=self.registry,
+        )
+        self.ack_seconds: Final = Histogram(
+            "otel_pipeline_receiver_ack_seconds",
+            "Time from a complete request to its acknowledgement.",
+            ("signal",),
+            buckets=ACK_BUCKETS_S,
+            registry=self.registry,
+        )
         self.sent: Final = self._by_signal("otelcol_exporter_sent", "Items that a backend took.", ("exporter",))
         self.send_failed: Final = self._by_signal(
             "otelcol_exporter_send_failed", "Items that a backend refused for good.", ("exporter",)
@@ -108,12 +128,6 @@ class Stats:
     def watch(self, states: Callable[[], Sequence[StreamState]], capacity_bytes: int) -> None:
         """Expose the outbox's balance; `states` reads it in one transaction."""
         self.registry.register(OutboxMetrics(states, capacity_bytes))
-
-    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
-
-    def _by_signal(self, name: str, text: str, labels: tuple[str, ...]) -> dict[Signal, Counter]:
-        return {signal: self._counter(f"{name}_{signal.value.items}", text, labels) for signal in Signal}
 
 
 class ProcessMetrics:
