@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATTERN_FIELDS: Final = ("message", "host", "span", "stack", "node", "attribute")
-EXACT_FIELDS: Final = ("type", "status", "grpc", "family")
 UNLESS: Final = "unless_"
 
 

@@ -33,8 +33,6 @@ _TYPE: Final = re.compile(r"[A-Za-z_][\w.:/-]{0,79}")
 _NO_ERROR: Final = words("none null nil no false 0 ok n/a na - -- success undefined [] {} no_error noerror nan")
 
 _STATES: Final = ("status", "state", "job_status", "jobStatus", "task_status", "taskStatus", "result_status", "outcome")
-_DEEPER: Final = ("status_str", "state", "name", "value")
-"""Where a state is that is a structure itself, as ComfyUI's."""
 _ERRORS: Final = (
     *("error", "errors", "error_message", "errorMessage", "error_msg", "err", "exception", "failure_reason"),
     *("fail_reason", "failed_reason", "failedReason", "failureReason", "last_error"),
