@@ -54,14 +54,19 @@ class Delivery:
     carried: Carried | None = None
     tries: int = 0
     """How often it came again."""
+    about: list[identity.Side] | None = None
+    """What `sides` found, once it was asked."""
     known: dict[str, AttributeValue] = field(default_factory=dict)
     """Fields of the job from keys beside the queue, if the operator named such keys."""
 
     def sides(self) -> list[identity.Side]:
         """Keys that say more of the job than its element does; without their values."""
+        if self.about is None:
+            self.about = self._sides() if settings().job_fields else []
+        return self.about
+
+    def _sides(self) -> list[identity.Side]:
         element = self.element
-        if not settings().job_fields:
-            return []
         identifier = identity.job_id(element.message, identity.fields(element.message, element.key))
         keys = identity.side_keys(identifier, element.key)[:SIDES_MAX] if identifier else []
         return [identity.Side(key, None, identifier) for key in keys if identifier]
