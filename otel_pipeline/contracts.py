@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from otel_pipeline.event_loop import EventLoop
     from otel_pipeline.exposition.families import Exposition
+    from otel_pipeline.outbox_state import ParkedEntry
     from otel_pipeline.stats import Stats
     from otel_pipeline.wire.batch import Batch
     from otel_pipeline.wire.signal import Signal
+
+
+T = TypeVar("T")
 
 
 class Settings(BaseModel):
@@ -53,6 +57,25 @@ class Context:
     """Seconds since 1970."""
     directory: Path | None = None
     """Where this component may keep files over a restart; it makes the directory. None: it has nowhere to."""
+    books: Mapping[str, Book] = field(default_factory=dict)
+    """The books that the component's class names in `books`, by name: what `Batch.record` may be given records for."""
+    shared: Shared = field(default_factory=lambda: Shared())
+    """What this component has in common with others of the gateway."""
+
+
+class Shared:
+    """Objects that several components use, such as the traces' and the logs' half of one processor: the first that
+    asks for a name makes it. For the constructors, and for the thread that calls them.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def get(self, name: str, make: Callable[[], T]) -> T:
+        """The object of this name."""
+        if name not in self._made:
+            self._made[name] = make()
+        return cast("T", self._made[name])
 
 
 # -- at the door -------------------------------------------------------------------------------------------------------
@@ -149,6 +172,56 @@ class Originator(Protocol):
         """Runs from before the receivers start until after they stop. What it hands in passes every processor of the
         pipeline, this one too, and counts as received from this component by the transport `internal`.
         """
+        ...
+
+
+class Parking(Protocol):
+    """What one processor of one pipeline has parked. For the event loop alone."""
+
+    def entries(self) -> Sequence[ParkedEntry]:
+        """The oldest first; after a restart those from before it, too."""
+        ...
+
+    async def release(self, numbers: Sequence[int]) -> bool:
+        """Hand these entries to the processor again, as batches with `released` set, and then to those behind it. False:
+        not now, they stay parked.
+        """
+        ...
+
+
+class Parker(Protocol):
+    """What a processor may be besides: one that sets rows aside (`Batch.park`) until it knows enough of them.
+
+    Law: it bounds what it parks, in bytes and in time, and releases at the bound whatever it knows by then. It never
+    blocks the event loop; it ends when it is cancelled.
+    """
+
+    async def attend(self, parking: Parking) -> None:
+        """Runs from before the receivers start until after they stop; what is parked then stays for the next start."""
+        ...
+
+
+class Book(Protocol):
+    """Keeps what must sum, from the records that processed batches leave in the outbox (`Batch.record`). A record is
+    committed together with its batch; a thread of the book's own applies it afterwards.
+
+    Law: a record and the position behind it are kept in one transaction, so that each is applied exactly once; what
+    is in a record never raises. Trouble with the store raises StoreError, and the same records come again.
+    """
+
+    name: str
+    """Of the stream of records; components name it in their class attribute `books`."""
+
+    def position(self, epoch: str) -> int:
+        """The number of the first record that is not applied, in the outbox of this identity; 0 if it is unknown."""
+        ...
+
+    def apply(self, epoch: str, first: int, records: Sequence[bytes]) -> None:
+        """Apply records numbered from `first` on."""
+        ...
+
+    def close(self) -> None:
+        """Give up the store."""
         ...
 
 

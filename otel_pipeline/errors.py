@@ -6,6 +6,7 @@ OtelPipelineError
 |-- ConfigError          the operator's file is wrong; the gateway won't start (lists every mistake)
 |-- OutboxError          our own store cannot be used
 |   `-- OutboxFull       the store reached its cap; again later               -> UNAVAILABLE / 503 + delay
+|-- StoreError           a book's store cannot be used now; the same records come again
 `-- DeliveryError        a backend did not take a batch
     |-- Refused          its answer is final; the batch is counted as dropped
     |-- TooLarge         it takes less at a time; split and send the halves
@@ -48,6 +49,10 @@ class OutboxError(OtelPipelineError):
 
 class OutboxFull(OutboxError):
     """The durable store has reached its cap; nothing was written."""
+
+
+class StoreError(OtelPipelineError):
+    """The store of a book cannot be opened, read or written."""
 
 
 class DeliveryError(OtelPipelineError):

@@ -4,12 +4,11 @@ drained, stopped.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import signal as signals
 import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from aiohttp import web
@@ -24,6 +23,7 @@ from otel_pipeline.exposition.families import Exposition
 from otel_pipeline.limits import COALESCE_BYTES_MAX, DRAIN_S, EXPORT_ITEMS_MIN, EXPORT_WAIT_S, STOP_GRACE_S
 from otel_pipeline.memory import MemoryWatch, keep_freed_memory
 from otel_pipeline.outbox import Outbox
+from otel_pipeline.own_work import OwnWork
 from otel_pipeline.pipeline import DataPath, Pipeline
 from otel_pipeline.settings import Retry
 from otel_pipeline.stats import Stats
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from otel_pipeline.config.loader import GatewayConfig, PipelineConfig
-    from otel_pipeline.contracts import Entrance, Originator, Receiver, Scraped
+    from otel_pipeline.contracts import Receiver, Scraped
     from otel_pipeline.wire.signal import Signal
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Gateway:
         self._outbox = self._open_outbox(data_dir)
         self._path = DataPath(self._outbox, self._stats, self._memory.short)
         self._data_dir = data_dir
-        self._originators = Originators()
+        self._own_work = OwnWork(self._path, self._outbox)
         self._senders, self._scraped = self._build_exporters()
         self._receivers = self._build_receivers()
 
@@ -111,13 +111,10 @@ class Gateway:
         return receivers
 
     def _build_pipeline(self, name: str, pipeline: PipelineConfig) -> Pipeline:
-        """A pipeline with an entrance of its own for each processor that originates requests."""
         processors = self._build_processors(name, pipeline)
         built = Pipeline(name, pipeline.signal, processors, self._stats)
         for component_id, processor in processors:
-            if hasattr(processor, "originate"):
-                entrance = self._path.lane(component_id, "internal", pipeline.signal, [built])
-                self._originators.add(component_id, cast("Originator", processor), entrance)
+            self._own_work.add(built, component_id, processor)
         return built
 
     def _build_processors(self, name: str, pipeline: PipelineConfig) -> list[tuple[str, Processor]]:
@@ -157,7 +154,7 @@ class Gateway:
             self._serve(exporter.paths, exporter.endpoint)
         for sender in self._senders:
             sender.start()
-        self._loop.run(self._originators.start())
+        self._loop.run(self._own_work.start())
         for receiver in self._receivers:
             receiver.start()
         gc.collect()
@@ -173,7 +170,7 @@ class Gateway:
         for receiver in self._receivers:
             receiver.stop(min(STOP_GRACE_S, drain_s))
         if self._loop.running:
-            self._loop.run(self._originators.stop())
+            self._loop.run(self._own_work.stop())
             self._loop.run(self._path.stop())
         for sender in self._senders:
             sender.stop(deadline_s)
@@ -200,35 +197,6 @@ class Gateway:
         for path, render in paths.items():
             app.router.add_get(path, _page(render))
         self._loop.serve(app, endpoint)
-
-
-class Originators:
-    """Runs the processors that hand in requests of their own. `start` and `stop` are for the event loop."""
-
-    def __init__(self) -> None:
-        self._added: list[tuple[str, Originator, Entrance]] = []
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def add(self, component_id: str, originator: Originator, entrance: Entrance) -> None:
-        """One more, before the start."""
-        self._added.append((component_id, originator, entrance))
-
-    async def start(self) -> None:
-        """Begin all."""
-        self._tasks = [asyncio.create_task(_originate(*one)) for one in self._added]
-
-    async def stop(self) -> None:
-        """Cancel all and wait for their ends. May be called twice."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-async def _originate(component_id: str, originator: Originator, entrance: Entrance) -> None:
-    try:
-        await originator.originate(entrance)
-    except Exception:
-        log.exception("processor %s hands in nothing of its own any more", component_id)
 
 
 def run(config: GatewayConfig, data_dir: Path) -> int:

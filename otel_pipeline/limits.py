@@ -23,7 +23,14 @@ ROWS_KEPT: Final = 16_384
 """The scanner keeps tables of this size between batches; larger ones are given back."""
 
 OUTBOX_PIPELINES_MAX: Final = 64
-"""Streams in one outbox; LMDB wants the number of its databases in advance."""
+"""Streams in one outbox."""
+
+OUTBOX_DATABASES_MAX: Final = 2 * OUTBOX_PIPELINES_MAX + 16
+"""A stream and its parked rows for each pipeline, the state, the records of each book: LMDB wants it in advance."""
+
+RECORDS_APPLIED_MAX: Final = 1_000
+RECORDS_APPLIED_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Side records that a book gets at one time: the fixed costs of its transaction are small by then."""
 
 OUTBOX_HEADROOM_BYTES: Final = 64 * 1024 * 1024
 """Map size beyond the cap (and a quarter of it): a full copy-on-write store needs free pages to delete, too."""

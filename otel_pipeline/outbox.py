@@ -5,11 +5,13 @@ LMDB, one environment, one writer at a time, any number of readers (also from ot
 
     items/PIPELINE   sequence number, time in ms, item count (big endian: 8, 8, 4 bytes) -> the serialized request
     state            "stream/PIPELINE" -> totals of what came in;  "cursor/PIPELINE/EXPORTER" -> totals of what went out
+    parked/PIPELINE  rows that a processor has set aside (outbox_parked.py)
+    records/BOOK     what batches leave for a book, such as the error groups (outbox_records.py)
 
 Every pipeline is a stream of its own, every exporter of it has a cursor: the sequence number up to which it is done.
 An entry is deleted when all cursors have passed it. The totals are written in the transaction that moves the data, so
-that received = filtered + dropped + appended, and for each exporter appended = exported + dropped + queued, hold at
-any moment.
+that received = filtered + dropped + parked + appended, and for each exporter appended = exported + dropped + queued,
+hold at any moment.
 
 `sync` decides what survives a power cut. A kill of the process loses nothing in any mode, since a commit is in the
 page cache. With `always` each commit waits for the disk; with `interval` the disk is asked every second, and a power
@@ -34,6 +36,8 @@ from otel_pipeline.limits import (
     OUTBOX_RECENT_BYTES_MAX,
 )
 from otel_pipeline.outbox_file import lock_directory, open_environment
+from otel_pipeline.outbox_parked import Parked
+from otel_pipeline.outbox_records import Records
 from otel_pipeline.outbox_state import (
     KEY,
     SEQUENCE,
@@ -74,6 +78,7 @@ class Outbox:
         sync: str = "interval",
         sync_interval_s: float = 1.0,
         clock: Callable[[], float] = time.time,
+        books: Sequence[str] = (),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._clock = clock
@@ -84,6 +89,8 @@ class Outbox:
         self._env = open_environment(directory, bytes_max, durable=sync == "always")
         self._databases = {pipeline: self._env.open_db(f"items/{pipeline}".encode()) for pipeline in streams}
         self._state = self._env.open_db(b"state")
+        self.records = Records(self._env, self._state, books)
+        self.parked = Parked(self._env, streams)
         self._streams = {pipeline: self._resume(pipeline, *streams[pipeline]) for pipeline in streams}
         self._warn_of_orphans()
         self._recent = Recent(streams, OUTBOX_RECENT_BYTES_MAX)
@@ -103,7 +110,7 @@ class Outbox:
         """Store batches in one transaction. When this returns they survive a crash. Raises OutboxFull: nothing is
         stored.
         """
-        wanted = sum(footprint(addition.payload) for addition in additions)
+        wanted = sum(map(_footprint, additions)) - sum(map(self.parked.freed, additions))
         now_ms = int(self._clock() * 1000)
         with self._lock:
             if self.bytes_used + wanted > self.bytes_max:
@@ -113,11 +120,15 @@ class Outbox:
                 with self._env.begin(write=True) as txn:
                     for addition in additions:
                         after[addition.pipeline] = self._put(txn, after[addition.pipeline], addition, now_ms)
+                    records = self.records.put(txn, additions)
+                    parked = self.parked.write(txn, additions, now_ms)
             except lmdb.MapFullError:
                 raise OutboxFull("the outbox's file is full") from None
             except lmdb.Error as error:
                 raise OutboxError(f"cannot write the outbox: {error}") from error
             self._remember(additions, now_ms)
+            self.records.commit(records)
+            self.parked.commit(parked)
             self._streams = after
             self._dirty.set()
             self._arrived.notify_all()
@@ -153,8 +164,8 @@ class Outbox:
 
     @property
     def bytes_used(self) -> int:
-        """Bytes of all waiting batches, in whole pages."""
-        return sum(stream.bytes for stream in self._streams.values())
+        """Bytes of all that waits, in whole pages."""
+        return sum(stream.bytes for stream in self._streams.values()) + self.records.size_bytes + self.parked.size_bytes
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -229,6 +240,25 @@ class Outbox:
                 cursor.delete()
         return freed
 
+    # -- for books -----------------------------------------------------------------------------------------------------
+
+    def wait_for_records(self, book: str, number: int, timeout_s: float, ended: Callable[[], bool]) -> None:
+        """Wait until a book has a record of this number, or `ended` is true at a `wake`."""
+
+        def done() -> bool:
+            return self._closed.is_set() or ended() or self.records.next(book) > number
+
+        with self._arrived:
+            self._arrived.wait_for(done, timeout_s)
+
+    def forget_records(self, book: str, end: int) -> None:
+        """A book has applied its records before number `end`."""
+        with self._lock:
+            with self._env.begin(write=True, buffers=True) as txn:
+                lines = self.records.delete(txn, book, end)
+            self.records.commit(lines)
+            self._dirty.set()
+
     # -- watching and ending -------------------------------------------------------------------------------------------
 
     def states(self) -> list[StreamState]:
@@ -236,7 +266,11 @@ class Outbox:
         with self._lock, self._env.begin(buffers=True) as txn:
             now_ms = self._clock() * 1000
             return [
-                with_queue(txn, self._databases[stream.pipeline], stream, now_ms) for stream in self._streams.values()
+                replace(
+                    with_queue(txn, self._databases[stream.pipeline], stream, now_ms),
+                    parked=self.parked.items(stream.pipeline),
+                )
+                for stream in self._streams.values()
             ]
 
     def close(self) -> None:
@@ -309,3 +343,9 @@ class Outbox:
     def _write_cursor(self, txn: lmdb.Transaction, pipeline: str, cursor: CursorState) -> None:
         totals = {"next": cursor.next, "exported": cursor.exported, "dropped": cursor.dropped}
         txn.put(cursor_key(pipeline, cursor.exporter), json.dumps(totals).encode(), db=self._state)
+
+
+def _footprint(addition: Addition) -> int:
+    """What a batch takes in the file."""
+    records = sum(footprint(record) for _, record in addition.records)
+    return footprint(addition.payload) + records + sum(footprint(rows.payload) for rows in addition.parked)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import lmdb
 
 from otel_pipeline.errors import OutboxError
-from otel_pipeline.limits import OUTBOX_HEADROOM_BYTES, OUTBOX_PIPELINES_MAX
+from otel_pipeline.limits import OUTBOX_DATABASES_MAX, OUTBOX_HEADROOM_BYTES
 from otel_pipeline.outbox_state import PAGE
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def open_environment(directory: Path, bytes_max: int, *, durable: bool) -> lmdb.
     map_size = bytes_max + bytes_max // 4 + OUTBOX_HEADROOM_BYTES
     options: dict[str, Any] = {
         "map_size": map_size // PAGE * PAGE,
-        "max_dbs": OUTBOX_PIPELINES_MAX + 1,
+        "max_dbs": OUTBOX_DATABASES_MAX,
         "sync": durable,
         "metasync": durable,
         "readahead": False,

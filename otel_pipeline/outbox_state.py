@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import lmdb
 
 from otel_pipeline.errors import OutboxError
-from otel_pipeline.limits import OUTBOX_PIPELINES_MAX
+from otel_pipeline.limits import OUTBOX_DATABASES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,9 +36,40 @@ class Addition:
     items: int
     """In the payload."""
     received: int
-    """Before filters; received = items + filtered + dropped."""
+    """Before filters; received + items of `released` = items + filtered + dropped + items of `parked`."""
     filtered: Mapping[str, int]
     dropped: Mapping[str, int]
+    records: Sequence[tuple[str, bytes]] = ()
+    """Books, and what they are to be told."""
+    parked: Sequence[ParkedRows] = ()
+    """What is set aside."""
+    released: Sequence[int] = ()
+    """The numbers of parked entries that this batch is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedRows:
+    """Rows that a processor sets aside, to see them again later."""
+
+    processor: str
+    payload: bytes
+    """A request."""
+    items: int
+    note: bytes
+    """From the processor to itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedEntry:
+    """One stored parking, without its bytes."""
+
+    number: int
+    created_ms: int
+    items: int
+    size_bytes: int
+    """In the file, whole pages."""
+    processor: str
+    note: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +116,8 @@ class StreamState:
     filtered: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     cursors: list[CursorState] = field(default_factory=list)
+    parked: int = 0
+    """Items set aside now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +140,7 @@ def inspect(directory: Path, clock: Callable[[], float] = time.time) -> list[Que
     if not (directory / "data.mdb").exists():
         raise OutboxError(f"no outbox in {directory}")
     try:
-        env = lmdb.open(str(directory), readonly=True, max_dbs=OUTBOX_PIPELINES_MAX + 1, lock=True)
+        env = lmdb.open(str(directory), readonly=True, max_dbs=OUTBOX_DATABASES_MAX, lock=True)
     except lmdb.Error as error:
         raise OutboxError(f"cannot read the outbox in {directory}: {error}") from error
     with env:

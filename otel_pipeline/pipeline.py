@@ -20,13 +20,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, cast
 
 from otel_pipeline.contracts import Accepted, Rejected, RetryLater, Verdict
 from otel_pipeline.errors import OutboxError, OutboxFull
 from otel_pipeline.limits import COALESCE_BYTES_MAX, COALESCE_REQUESTS_MAX, GATHER_S, PENDING_BYTES_MAX, RETRY_DELAY_S
-from otel_pipeline.outbox_state import Addition
+from otel_pipeline.outbox_state import Addition, ParkedRows
 from otel_pipeline.quiet import Quiet
 from otel_pipeline.wire.scan import BatchReader, Part
 
@@ -97,6 +97,13 @@ class DataPath:
             lane.turn.cancel()
             lane.turn = loop.call_later(0.0, self._carry, lane)
         return await ticket.verdict
+
+    def release(self, pipeline: Pipeline, processor: str, numbers: Sequence[int]) -> None:
+        """Take parked rows on, from the processor that parked them. Raises OutboxError: they stay parked."""
+        payloads = self._outbox.parked.payloads(pipeline.id, numbers)
+        if not self._outbox.room(0):
+            raise OutboxFull("the outbox is full")  # before the processors, which count what they see
+        self._outbox.append([pipeline.resume(processor, numbers, payloads)])
 
     def _refuse(self, size: int) -> Verdict | None:
         """Why a request of this size cannot be taken now, if so."""
@@ -210,7 +217,7 @@ class Pipeline:
         self.id: Final = pipeline_id
         rewriters = [cast("Rewriter", processor) for _, processor in processors if hasattr(processor, "rewrite")]
         self._rewrite: Final = rewriters[0].rewrite if rewriters else None
-        self._signal = signal
+        self.signal: Final = signal
         keys = [key for _, processor in processors for key in sorted(processor.attributes(signal))]
         self._reader = BatchReader(signal, keys)
         self._quiet = Quiet(log)
@@ -225,15 +232,32 @@ class Pipeline:
             dropped[REDACTION_FAILED] = sum(part.items for part in lost.values() if not part.error)
             parts = [lost.get(index, part) for index, part in enumerate(parts)]
         received = sum(part.items for part in parts if not part.error)
+        return self._run(batch, received, dropped, 0), parts
+
+    def resume(self, processor: str, numbers: Sequence[int], payloads: Sequence[bytes]) -> Addition:
+        """The same for parked rows, from the processor that parked them on."""
+        batch, parts = self._reader.read(payloads)
+        batch.released = True
+        first = next((place for place, step in enumerate(self._steps) if step.name == processor), len(self._steps))
+        addition = self._run(batch, sum(part.items for part in parts), {}, first)
+        return replace(addition, received=0, released=numbers)
+
+    def _run(self, batch: Batch, received: int, dropped: dict[str, int], first: int) -> Addition:
+        """What the processors from number `first` on make of a batch."""
         filtered = {}
+        parked: list[ParkedRows] = []
         left = received - sum(dropped.values())
-        for step in self._steps:
+        for step in self._steps[first:]:
             gone = step.run(batch, left, self._quiet)
             if gone:
-                filtered[step.name] = gone
                 left -= gone
+                parked += [ParkedRows(step.name, *rows) for rows in batch.parked]
+                gone -= sum(items for _, items, _ in batch.parked)
+                batch.parked.clear()
+            if gone:
+                filtered[step.name] = gone
         payload = batch.encode() if left else b""
-        return Addition(self.id, payload, left, received, filtered, dropped), parts
+        return Addition(self.id, payload, left, received, filtered, dropped, batch.records, parked)
 
     def _rewritten(self, bodies: Sequence[bytes]) -> tuple[Sequence[bytes], dict[int, Part]]:
         """The requests as a rewriter leaves them. One that it breaks on is emptied: what became of it, by its index."""
@@ -243,7 +267,7 @@ class Pipeline:
         lost = {}
         for index, body in enumerate(bodies):
             try:
-                rewritten[index] = self._rewrite(self._signal, body)
+                rewritten[index] = self._rewrite(self.signal, body)
             except Exception as error:  # noqa: BLE001 - fails closed: nothing passes that was not rewritten
                 self._quiet.error("a request could not be redacted: %s", type(error).__name__)  # no text: it may quote
                 lost[index] = self._reader.read([body])[1][0]
@@ -262,7 +286,7 @@ class Step:
         self._failures = stats.processor_failures.labels(name)
 
     def run(self, batch: Batch, items: int, quiet: Quiet) -> int:
-        """Run the processor on a batch that still has so many items; returns how many it dropped."""
+        """Run the processor on a batch that still has so many items; returns how many it dropped or parked."""
         try:
             self._process(batch)
         except Exception:  # noqa: BLE001 - a third party's code must not cost data

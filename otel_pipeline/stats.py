@@ -1,7 +1,7 @@
 """What the gateway counts about itself, for port 8888: the Collector's names where it has one.
 
-The balance (received = exported + filtered + dropped + queued) is not counted here but read from the outbox, which
-keeps it in the same transaction as the data: it is exact at any moment and survives a crash.
+The balance (received = exported + filtered + dropped + parked + queued) is not counted here but read from the outbox,
+which keeps it in the same transaction as the data: it is exact at any moment and survives a crash.
 """
 
 from __future__ import annotations
@@ -114,6 +114,18 @@ class Stats(_OfProcessors):
         self.in_flight: Final = Gauge(
             "otelcol_exporter_in_flight_requests", "Export requests under way.", ("exporter",), registry=self.registry
         )
+        self.records_applied: Final = self._counter(
+            "otel_pipeline_book_records", "Side records that a book has applied.", ("book",)
+        )
+        self.records_waiting: Final = Gauge(
+            "otel_pipeline_book_waiting_records",
+            "Side records that wait for a book in the outbox.",
+            ("book",),
+            registry=self.registry,
+        )
+        self.book_failures: Final = self._counter(
+            "otel_pipeline_book_failures", "Attempts to apply side records that the store refused.", ("book",)
+        )
         self.compiled: Final = Gauge(
             "otel_pipeline_kernel_compiled",
             "1 if the compiled kernel runs, 0 if the interpreted one does.",
@@ -149,7 +161,7 @@ class ProcessMetrics:
 
 
 class OutboxMetrics:
-    """The balance: for each pipeline and exporter, received = exported + filtered + dropped + queued."""
+    """The balance: for each pipeline and exporter, received = exported + filtered + dropped + parked + queued."""
 
     def __init__(self, states: Callable[[], Sequence[StreamState]], capacity_bytes: int) -> None:
         self._states = states
@@ -176,6 +188,7 @@ class OutboxMetrics:
         age = GaugeMetricFamily(
             "otel_pipeline_queue_age_seconds", "Age of the oldest waiting batch.", labels=per_exporter
         )
+        parked = GaugeMetricFamily("otel_pipeline_parked_items", "Items that a processor has set aside.", labels=stream)
         used = GaugeMetricFamily("otel_pipeline_outbox_bytes", "Bytes that wait in the outbox.", labels=stream)
         capacity = GaugeMetricFamily("otel_pipeline_outbox_capacity_bytes", "At this size the door closes.")
         capacity.add_metric((), self._capacity_bytes)
@@ -183,6 +196,7 @@ class OutboxMetrics:
             labels = (state.pipeline, state.signal)
             received.add_metric(labels, state.received)
             used.add_metric(labels, state.bytes)
+            parked.add_metric(labels, state.parked)
             for processor, count in state.filtered.items():
                 filtered.add_metric((*labels, processor), count)
             for cursor in state.cursors:
@@ -193,7 +207,7 @@ class OutboxMetrics:
                 age.add_metric(own, cursor.oldest_age_s)
                 for reason, count in (*state.dropped.items(), *cursor.dropped.items()):
                     dropped.add_metric((*own, reason), count)
-        yield from (received, filtered, dropped, exported, queued, size, age, used, capacity)
+        yield from (received, filtered, dropped, parked, exported, queued, size, age, used, capacity)
 
 
 def rss_bytes() -> int:

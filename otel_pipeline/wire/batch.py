@@ -73,6 +73,11 @@ class Batch:
         self._resource_codes: Codes | None = None
         self._resources: list[bytes] = []
         self.edits: Final = Edits(signal, len(self.rows))
+        self.released = False
+        """Whether its rows were parked before: they cannot be parked again."""
+        self.records: Final[list[tuple[str, bytes]]] = []
+        self.parked: Final[list[tuple[bytes, int, bytes]]] = []
+        """Requests, their items, and notes: what the processor that runs has set aside."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -319,9 +324,26 @@ class Batch:
         self.edits.drop(gone)
         return items
 
+    def record(self, book: str, record: bytes) -> None:
+        """Leave a record for a book (contracts.Book); it is committed together with this batch."""
+        self.records.append((book, record))
+
+    def park(self, mask: Mask, note: bytes = b"") -> int:
+        """Set rows aside as they are now: durable, but out of this batch, until the processor that does this releases
+        them (contracts.Parker); returns how many items. `note` is what it will want to know of them by then.
+        """
+        chosen = mask & self.keep
+        items = self.items(chosen)
+        if items and not self.released:
+            self.parked.append((self._encoded(chosen), items, note))
+            self.edits.drop(chosen)
+            return items
+        return 0
+
     def encode(self) -> bytes:
         """The batch as one request, edits in place; the bytes as they came if there are none."""
-        if not self.edits:
-            return self.data
+        return self._encoded(self.keep) if self.edits else self.data
+
+    def _encoded(self, keep: Mask) -> bytes:
         resources = self._resource_codes if self._resource_codes is not None else np.empty(0, np.int32)
-        return self.edits.splice(self, self._kernel, resources, self._resources)
+        return self.edits.splice(self, self._kernel, keep, resources, self._resources)

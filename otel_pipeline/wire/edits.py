@@ -219,8 +219,8 @@ class Edits:
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def splice(self, batch: Batch, kernel: Kernel, resource_codes: Codes, resources: list[bytes]) -> bytes:
-        """The batch's bytes with all edits in place."""
+    def splice(self, batch: Batch, kernel: Kernel, keep: Mask, resource_codes: Codes, resources: list[bytes]) -> bytes:
+        """The bytes of the rows in `keep` with all edits in place."""
         fragments = Fragments()
         codes = np.empty((len(self._overlays), self._rows), np.int32)
         for line, overlay in zip(codes, self._overlays.values(), strict=True):
@@ -234,7 +234,7 @@ class Edits:
         at_cells = np.array([overlay.at_cell for overlay in self._overlays.values()], np.int64)
         end_cells = np.array([overlay.end_cell for overlay in self._overlays.values()], np.int64)
         splicer = kernel.splicer(batch.data, batch.rows, batch.scopes, batch.groups, *fragments.joined())
-        spliced: bytes = splicer.splice(at_cells, end_cells, codes, self.keep.view(np.uint8), group_codes)
+        spliced: bytes = splicer.splice(at_cells, end_cells, codes, keep.view(np.uint8), group_codes)
         return spliced
 
 

@@ -1,0 +1,97 @@
+"""From the outbox's side records to a book: one thread for each book, which applies what batches left for it.
+
+A record is applied exactly once: the book keeps the position behind it in the transaction that applies it, and the
+outbox deletes it afterwards. Whatever happens in between, the position says what is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from otel_pipeline.errors import OutboxError, StoreError
+from otel_pipeline.limits import RECORDS_APPLIED_BYTES_MAX
+from otel_pipeline.quiet import Quiet
+
+if TYPE_CHECKING:
+    from otel_pipeline.contracts import Book
+    from otel_pipeline.outbox import Outbox
+    from otel_pipeline.stats import Stats
+
+log = logging.getLogger(__name__)
+
+WAIT_S: Final = 1.0
+RETRY_S_MAX: Final = 30.0
+
+
+class Bookkeeper:
+    """Applies the records of one book, in a thread of its own. It owns the book from the start on."""
+
+    def __init__(self, book: Book, outbox: Outbox, stats: Stats) -> None:
+        self._book = book
+        self._outbox = outbox
+        self._ending = threading.Event()
+        self._deadline_s = float("inf")
+        self._thread = threading.Thread(target=self._run, name=f"book-{book.name}", daemon=True)
+        self._quiet = Quiet(log)
+        self._applied = stats.records_applied.labels(book.name)
+        self._failures = stats.book_failures.labels(book.name)
+        stats.records_waiting.labels(book.name).set_function(lambda: outbox.records.waiting(book.name))
+        self.trouble = ""
+        """Why nothing can be applied now, if so."""
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, deadline_s: float) -> None:
+        """Apply what waits, until `deadline_s` (time.monotonic) at the longest, and close the book. May be called
+        twice.
+        """
+        self._deadline_s = deadline_s
+        self._ending.set()
+        self._outbox.wake()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        name, delay_s, position = self._book.name, 0.1, -1
+        try:
+            while not self._over(position):
+                try:
+                    if position < 0:
+                        position = self._book.position(self._outbox.records.epoch)
+                    position = self._apply(position)
+                except (StoreError, OutboxError) as error:
+                    self.trouble = str(error)
+                    self._failures.inc()
+                    self._quiet.error("book %s: %s", name, error)
+                    self._ending.wait(delay_s)
+                    delay_s = min(delay_s * 2, RETRY_S_MAX)
+                    if self._ending.is_set():
+                        break
+                else:
+                    self.trouble, delay_s = "", 0.1
+                    self._outbox.wait_for_records(name, position, WAIT_S, self._ending.is_set)
+        except Exception:
+            log.exception("book %s is kept no more", name)
+            self.trouble = "stopped"
+        finally:
+            self._book.close()
+
+    def _over(self, position: int) -> bool:
+        done = 0 <= self._outbox.records.next(self._book.name) <= position
+        return self._ending.is_set() and (done or time.monotonic() > self._deadline_s)
+
+    def _apply(self, position: int) -> int:
+        """Apply the next records; returns the position behind them."""
+        name = self._book.name
+        first, records = self._outbox.records.read(name, position, RECORDS_APPLIED_BYTES_MAX)
+        if records:
+            self._book.apply(self._outbox.records.epoch, first, records)
+            self._applied.inc(len(records))
+            position = first + len(records)
+            self._outbox.forget_records(name, position)
+        return position

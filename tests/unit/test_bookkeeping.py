@@ -1,0 +1,177 @@
+"""Side records: committed with their batch, applied to their book exactly once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from otel_pipeline.bookkeeping import Bookkeeper
+from otel_pipeline.errors import OutboxFull, StoreError
+from otel_pipeline.outbox import Outbox
+from otel_pipeline.outbox_state import Addition
+from otel_pipeline.stats import Stats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+MIB = 1024 * 1024
+
+
+class Notes:
+    """A book that keeps everything, as a store would; `trouble` is raised by so many calls."""
+
+    name = "notes"
+
+    def __init__(self, trouble: int = 0) -> None:
+        self.kept: list[bytes] = []
+        self.positions: dict[str, int] = {}
+        self.trouble = trouble
+        self.closed = False
+        self.lock = threading.Lock()
+
+    def position(self, epoch: str) -> int:
+        return self.positions.get(epoch, 0)
+
+    def apply(self, epoch: str, first: int, records: Sequence[bytes]) -> None:
+        with self.lock:
+            if self.trouble:
+                self.trouble -= 1
+                raise StoreError("the disk is away")
+            assert first >= self.positions.get(epoch, 0), "a record comes a second time"
+            self.kept += records
+            self.positions[epoch] = first + len(records)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def opened(directory: Path, **options: int) -> Outbox:
+    return Outbox(
+        directory,
+        {"traces": ("traces", ["sink"])},
+        bytes_max=options.get("bytes_max", 16 * MIB),
+        sync="off",
+        books=["notes"],
+    )
+
+
+def leave(outbox: Outbox, *records: bytes) -> None:
+    outbox.append([Addition("traces", b"payload", 1, 1, {}, {}, [("notes", record) for record in records])])
+
+
+def wait(done: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + 10
+    while not done():
+        assert time.monotonic() < deadline_s, "it does not happen"
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    box = opened(tmp_path)
+    yield box
+    box.close()
+
+
+def test_records_are_applied_in_order_and_then_deleted(outbox: Outbox) -> None:
+    book, stats = Notes(), Stats()
+    keeper = Bookkeeper(book, outbox, stats)
+    leave(outbox, b"one", b"two")
+    assert outbox.records.waiting("notes") == 2
+    keeper.start()
+    wait(lambda: len(book.kept) == 2)
+    leave(outbox, b"three")
+    wait(lambda: len(book.kept) == 3)
+    keeper.stop(time.monotonic() + 5)
+    keeper.stop(time.monotonic() + 5)
+    assert book.kept == [b"one", b"two", b"three"]
+    assert book.closed
+    assert (outbox.records.waiting("notes"), outbox.records.size_bytes) == (0, 0)
+    assert stats.registry.get_sample_value("otel_pipeline_book_records_total", {"book": "notes"}) == 3
+
+
+def test_what_waits_at_the_end_is_applied_before_the_deadline(outbox: Outbox) -> None:
+    book = Notes()
+    keeper = Bookkeeper(book, outbox, Stats())
+    leave(outbox, *(b"%d" % number for number in range(2500)))
+    keeper.start()
+    keeper.stop(time.monotonic() + 10)
+    assert len(book.kept) == 2500
+
+
+def test_a_store_in_trouble_gets_the_same_records_again_and_says_so(outbox: Outbox) -> None:
+    book, stats = Notes(trouble=2), Stats()
+    keeper = Bookkeeper(book, outbox, stats)
+    leave(outbox, b"one")
+    keeper.start()
+    wait(lambda: keeper.trouble == "the disk is away")
+    wait(lambda: book.kept == [b"one"])
+    wait(lambda: keeper.trouble == "")
+    keeper.stop(time.monotonic() + 5)
+    assert stats.registry.get_sample_value("otel_pipeline_book_failures_total", {"book": "notes"}) == 2
+
+
+def test_records_wait_over_a_restart_and_count_against_the_cap(tmp_path: Path) -> None:
+    box = opened(tmp_path)
+    leave(box, b"one")
+    used = box.bytes_used
+    box.close()
+    box = opened(tmp_path)
+    assert box.bytes_used == used
+    assert box.records.read("notes", 0, MIB) == (0, [b"one"])
+    leave(box, b"two")
+    assert box.records.read("notes", 1, MIB) == (1, [b"two"])
+    box.close()
+    box = opened(tmp_path, bytes_max=8192)
+    with pytest.raises(OutboxFull):
+        leave(box, b"x" * 8192)
+    assert box.records.waiting("notes") == 2
+    box.close()
+
+
+def test_a_crash_between_applying_and_deleting_applies_nothing_twice(tmp_path: Path) -> None:
+    box, book = opened(tmp_path), Notes()
+    leave(box, b"one", b"two")
+    book.apply(box.records.epoch, 0, [b"one"])  # and here it was killed
+    keeper = Bookkeeper(book, box, Stats())
+    keeper.start()
+    keeper.stop(time.monotonic() + 5)
+    assert book.kept == [b"one", b"two"]
+    box.close()
+
+
+def test_numbers_go_on_after_all_was_deleted_and_begin_anew_in_a_new_file(tmp_path: Path) -> None:
+    box = opened(tmp_path / "a")
+    leave(box, b"one")
+    box.forget_records("notes", 1)
+    epoch = box.records.epoch
+    box.close()
+    box = opened(tmp_path / "a")
+    assert (box.records.epoch, box.records.next("notes"), box.records.waiting("notes")) == (epoch, 1, 0)
+    box.close()
+    box = opened(tmp_path / "b")
+    assert box.records.next("notes") == 0
+    assert box.records.epoch != epoch
+    box.close()
+
+
+def test_a_book_that_breaks_is_told_of_and_the_gateway_goes_on(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Notes):
+        def apply(self, epoch: str, first: int, records: Sequence[bytes]) -> None:
+            raise ValueError(epoch, first, len(records))
+
+    book = Broken()
+    keeper = Bookkeeper(book, outbox, Stats())
+    leave(outbox, b"one")
+    keeper.start()
+    wait(lambda: book.closed)
+    assert keeper.trouble == "stopped"
+    assert "book notes is kept no more" in caplog.text
+    leave(outbox, b"two")
+    keeper.stop(time.monotonic() + 5)
