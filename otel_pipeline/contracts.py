@@ -57,6 +57,8 @@ class Context:
     """Seconds since 1970."""
     directory: Path | None = None
     """Where this component may keep files over a restart; it makes the directory. None: it has nowhere to."""
+    signal: Signal | None = None
+    """Of the pipeline that this processor stands in."""
     books: Mapping[str, Book] = field(default_factory=dict)
     """The books that the component's class names in `books`, by name: what `Batch.record` may be given records for."""
     shared: Shared = field(default_factory=lambda: Shared())

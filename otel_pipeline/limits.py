@@ -190,6 +190,12 @@ FAILURE_PATTERNS_BYTES_MAX: Final = 16 * 1024 * 1024
 """Memory of one set of patterns while it matches. RE2 forgets what it has worked out at this size and goes on; the
 shipped ones work with 4 MiB, but slower in a storm of different messages."""
 
+LOGGED_EXCEPTION_CHARS_MAX: Final = 8 * 1024 * 1024
+"""Of all exceptions together that were logged and wait for their spans: some thousand with their stack traces."""
+
+NEWS_REQUEST_MAX: Final = 200
+"""New error groups in one request of events."""
+
 FINGERPRINT_FRAMES: Final = 5
 """Own frames that tell two failures apart; further out are loops and entry points."""
 
@@ -220,3 +226,66 @@ REDACTION_HEAD_CHARS: Final = 128
 
 REDACTION_LINE_BYTES_MAX: Final = 64 * 1024 * 1024
 """A line for the command `redact`: as much as a request may have."""
+
+MONEY_DIGITS_MAX: Final = 12
+MONEY_DECIMALS_MAX: Final = 30
+"""Of a price before and behind the point: no price is longer, and an integer of a megabyte takes minutes to read."""
+
+LEDGER_DEPTH_MAX: Final = 128
+"""Ancestors of a span that yield their claim on a GPU to it; real traces nest ten deep, and a loop of parents ends."""
+
+LEDGER_WEIGHT_MAX: Final = 10_000
+"""Weight of a claim, such as hundredths of a percent of utilisation: exact sums of fractions grow with it."""
+
+LEDGER_CELLS_MAX: Final = 16 * 1024 * 1024
+"""Claims times periods of one allocation; 100 bytes each while it runs."""
+
+PRICE_ROWS_MAX: Final = 20_000
+"""Rows of one price file: the longest public lists have some 5,000."""
+
+PRICE_FILE_BYTES_MAX: Final = 16 * 1024 * 1024
+"""The same in bytes."""
+
+PRICE_LOOKUPS_KEPT: Final = 4_096
+"""Answers of the price book that are remembered, some 500 bytes each: one a distinct provider, model, GPU and region."""
+
+LEDGER_CASE_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A case for `ledger allocate`: half a million claims."""
+
+OCCURRENCE_MESSAGE_CHARS_MAX: Final = 512
+"""Of the message that shows how failures of a group look: the rest is in the span."""
+
+OCCURRENCE_HEADER_BYTES_MAX: Final = 64 * 1024 * 1024
+"""The first line of a record of failures: the judged ones of a batch take 128 groups of 30 KiB at most, escaped."""
+
+ERROR_GROUPS_MAX: Final = 10_000
+"""Groups that are kept; a platform has some hundred. Failures of further ones share the group `overflow`: a message
+that is different each time must not fill the disk."""
+
+ERROR_GROUP_SERVICES_MAX: Final = 100
+"""Services that are counted by name in one group; further ones share the name `__overflow__`."""
+
+ERROR_GROUP_RETENTION_S: Final = 90 * 24 * 3600.0
+"""A group that was not seen for so long is forgotten: what comes back after a season is news."""
+
+OCCURRENCES_KEPT_S: Final = 24 * 3600.0
+OCCURRENCES_KEPT: Final = 1_000_000
+"""How long, and of how many failures and of their traces, it is remembered that they were counted. Senders try again
+for minutes; a row takes 20 bytes."""
+
+ERROR_NEWS_MAX: Final = 1_000
+"""New and regressed groups that wait to be told about; of more the oldest go."""
+
+ERROR_GROUPS_LISTED_MAX: Final = 10_000
+"""Groups that one question may ask for: all of them."""
+
+STORE_BUSY_S: Final = 10.0
+"""How long a command and the gateway wait for each other's write to a file. Either takes far below a second."""
+
+STORE_PRUNE_S: Final = 3600.0
+"""How often a store forgets what is too old."""
+
+GPU_ID_CHARS_MAX: Final = 256
+"""Characters of a GPU's id or name, or of a host's name, in a sample: a UUID has 40, a DNS name 253. A longer id is no
+id: what would be kept for each of them has no other bound in length.
+"""

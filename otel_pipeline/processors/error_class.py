@@ -7,19 +7,25 @@ batch is looked at once, and those that are remembered not at all. In a storm of
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 import numpy as np
 from pydantic import Field
 
-from otel_pipeline.contracts import Context, Settings
+from otel_pipeline.contracts import Accepted, Context, Settings
 from otel_pipeline.exposition.label_columns import group_rows, resource_column
 from otel_pipeline.failures.classify import Classifier, Verdict
 from otel_pipeline.failures.evidence import KEYS, NUMBERS, TEXTS, URLS, evidence, origin, text_of
+from otel_pipeline.failures.logged import LoggedExceptions
+from otel_pipeline.failures.news import request_of
+from otel_pipeline.failures.noise import KEYS as NOISE_KEYS
+from otel_pipeline.failures.noise import noise as noise_of
+from otel_pipeline.failures.occurrences import Group, encode
 from otel_pipeline.failures.pack import read_file
-from otel_pipeline.limits import EXPOSITION_SERIES_MAX, FAILURES_JUDGED_MAX
+from otel_pipeline.limits import EXPOSITION_SERIES_MAX, FAILURES_JUDGED_MAX, NEWS_REQUEST_MAX
 from otel_pipeline.wire import cells
 from otel_pipeline.wire.batch import ABSENT, Constants, Strings
 from otel_pipeline.wire.signal import Signal
@@ -27,6 +33,7 @@ from otel_pipeline.wire.signal import Signal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from otel_pipeline.contracts import Entrance
     from otel_pipeline.wire.batch import Batch, Codes, Ints, Mask
 
 ERROR: Final = 2
@@ -46,11 +53,9 @@ BACKENDS: Final = (
 )
 MODEL: Final = "gen_ai.request.model"
 LABELS: Final = ("class", "service", "backend", "model", "fault")
-HEALTH_PATHS: Final = ("health", "healthz", "livez", "readyz", "healthcheck", "liveness", "readiness", "ping")
-HEALTH_KEYS: Final = ("http.route", "url.path", "http.target")
-AGENT_KEYS: Final = ("user_agent.original", "http.user_agent")
-AGENTS: Final = ("kube-probe", "ELB-HealthChecker", "GoogleHC", "Consul Health Check", "Amazon-Route53-Health-Check")
-METHOD_KEYS: Final = ("http.request.method", "http.method")
+BOOK: Final = "error_groups"
+NEWS_ROUND_S: Final = 0.5
+IDS: Final = [cells.TRACE_HI, cells.TRACE_LO, cells.SPAN_ID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class ErrorClassProcessor:
 
     signals: ClassVar = frozenset({Signal.TRACES, Signal.LOGS})
     """The pipelines it can stand in."""
+    books: ClassVar = (BOOK,)
 
     class Config(Settings):
         """Settings of `error_class`."""
@@ -82,6 +88,8 @@ class ErrorClassProcessor:
         from exception type and attributes alone, and they get no fingerprint."""
         health_checks: bool = False
         """Name failed health checks, too."""
+        groups: bool = True
+        """Keep the groups of failures in the store, for `otel-pipeline errors list`, and tell of new ones."""
         series_max: Annotated[int, Field(ge=1)] = EXPOSITION_SERIES_MAX
         """Series of otel_pipeline_errors_total; all further ones share the series whose labels read `__overflow__`."""
 
@@ -89,6 +97,9 @@ class ErrorClassProcessor:
         self._classifier = Classifier(read_file(config.rules_file) if config.rules_file else None)
         self._judged_max = config.judged_max
         self._health_checks = config.health_checks
+        self._logged = context.shared.get(f"{context.component_id} logged", LoggedExceptions)
+        self._book: Any = context.books.get(BOOK) if config.groups else None
+        self._tells = context.signal is Signal.LOGS
         counts = context.stats.failures
         self._counts = {
             how: counts.labels(context.component_id, how) for how in ("remembered", "judged", "coarse", "noise")
@@ -101,7 +112,7 @@ class ErrorClassProcessor:
         """What rules look at, what it sets, and what the counter is labelled by."""
         if signal not in self.signals:
             return frozenset()
-        read = {*KEYS, *BACKENDS, *WRITTEN, *HEALTH_KEYS, *AGENT_KEYS, *METHOD_KEYS}
+        read = {*KEYS, *BACKENDS, *WRITTEN, *NOISE_KEYS}
         return frozenset(read | set(EXCEPTION) if signal is Signal.LOGS else read)
 
     def process(self, batch: Batch) -> None:
@@ -110,12 +121,32 @@ class ErrorClassProcessor:
         if failed is None:
             return
         rows = np.flatnonzero(failed)
-        failures = _distinct(batch, rows)
+        failures = _distinct(batch, rows, self._exceptions(batch, failed))
         verdicts = self._verdicts(failures)
         codes = np.full(len(batch), ABSENT, np.int32)
         codes[rows] = failures.group
         _write(batch, codes, verdicts, failures)
         self._count(batch, codes, verdicts)
+        if self._book is not None:
+            batch.record(BOOK, _record(batch, failures, verdicts))
+
+    async def originate(self, entrance: Entrance) -> None:
+        """Where it stands in a logs pipeline: hand in what the store has told of new groups."""
+        while self._tells and self._book is not None:
+            await asyncio.sleep(NEWS_ROUND_S)
+            while self._book.news:
+                news = [self._book.news.popleft() for _ in range(min(len(self._book.news), NEWS_REQUEST_MAX))]
+                if not isinstance(await entrance.accept(request_of(news)), Accepted):
+                    self._book.news.extendleft(reversed(news))
+                    break
+
+    def _exceptions(self, batch: Batch, failed: Mask) -> Sequence[Strings]:
+        """Type, message and stack trace of the failed rows: their own, or those that were logged for a silent span."""
+        if batch.signal is Signal.LOGS:
+            columns = [batch.strings(key) for key in EXCEPTION]
+            self._logged.remember(batch, failed, columns)
+            return columns
+        return self._logged.completed(batch, np.flatnonzero(failed), batch.exception())
 
     def _failed(self, batch: Batch) -> Mask | None:
         """The rows to name; None for the usual batch, which has none."""
@@ -130,7 +161,7 @@ class ErrorClassProcessor:
         if not failed.any():
             return None
         if not self._health_checks:
-            noise = failed & _noise(batch)
+            noise = failed & noise_of(batch)
             self._counts["noise"].inc(int(np.count_nonzero(noise)))
             failed = failed & ~noise
         return failed if failed.any() else None
@@ -184,14 +215,9 @@ class ErrorClassProcessor:
         self._errors.add(group_rows(columns, counted))
 
 
-def _distinct(batch: Batch, rows: Ints) -> _Failures:
+def _distinct(batch: Batch, rows: Ints, exceptions: Sequence[Strings]) -> _Failures:
     """Brings rows together of which the same is known."""
-    columns = {"name": batch.name()}
-    if batch.signal is Signal.TRACES:
-        columns["status"] = batch.status_message()
-        columns |= dict(zip(EXCEPTION, batch.exception(), strict=True))
-    else:
-        columns |= {key: batch.strings(key) for key in EXCEPTION}
+    columns = {"name": batch.name(), "status": batch.status_message(), **dict(zip(EXCEPTION, exceptions, strict=True))}
     for key in TEXTS:
         if batch.present(key)[rows].any():
             columns[key] = _origins(batch.strings(key), rows) if key in URLS else batch.strings(key)
@@ -253,28 +279,32 @@ def _write(batch: Batch, codes: Codes, verdicts: list[Verdict], failures: _Failu
         batch.set("error.type", Constants(types, kinds.values), types >= 0, "insert")
 
 
-def _noise(batch: Batch) -> Mask:
-    """Failed health checks, and HEAD requests that asked whether something is there and were told no."""
-    noise = np.zeros(len(batch), np.bool_)
-    if batch.signal is not Signal.TRACES:
-        return noise
-    noise |= batch.name().where(lambda name: name.startswith("grpc.health.") or _health_path(name.rpartition(" ")[2]))
-    for key in HEALTH_KEYS:
-        if batch.present(key).any():
-            noise |= batch.strings(key).where(_health_path)
-    for key in AGENT_KEYS:
-        if batch.present(key).any():
-            noise |= batch.strings(key).where(lambda agent: agent.startswith(AGENTS))
-    for key in METHOD_KEYS:
-        if batch.present(key).any():
-            asked = batch.strings(key).where("HEAD".__eq__) & batch.exception()[0].where("".__eq__)
-            for status in NUMBERS[:2]:
-                noise |= asked & (batch.numbers(status) == 404)
-    return noise
+def _record(batch: Batch, failures: _Failures, verdicts: list[Verdict]) -> bytes:
+    """The occurrences for the store. What was named by type alone is one group for each class."""
+    places: dict[str, int] = {}
+    groups: list[Group] = []
+    numbers = np.empty(len(verdicts), np.int64)
+    for index, verdict in enumerate(verdicts):
+        mark = verdict.fingerprint or f"coarse-{verdict.name.lower()}"
+        numbers[index] = places.setdefault(mark, len(groups))
+        if numbers[index] == len(groups):
+            groups.append(_group(mark, verdict, failures, int(failures.example[index])))
+    services = resource_column(batch, "service.name")
+    rows = failures.rows
+    table = np.empty((len(rows), 6), np.int64)
+    table[:, 0] = numbers[failures.group]
+    table[:, 1] = services.codes[rows]
+    end_ns = batch.end_time if batch.signal is Signal.TRACES else np.where(batch.time, batch.time, batch.end_time)
+    table[:, 2] = end_ns[rows].view(np.int64)
+    table[:, 3:] = batch.rows[rows][:, IDS]
+    return encode(groups, services.values, table)
 
 
-def _health_path(path: str) -> bool:
-    return path.startswith("/") and path.partition("?")[0].rstrip("/").rpartition("/")[2].lower() in HEALTH_PATHS
+def _group(mark: str, verdict: Verdict, failures: _Failures, place: int) -> Group:
+    kind, message = (failures.columns[key].at(place) or "" for key in EXCEPTION[:2])
+    name = failures.columns["name"].at(place) or ""
+    message = message or failures.columns["status"].at(place) or ""
+    return Group(mark, verdict.name, verdict.rule, verdict.retryable, verdict.fault, kind, message, name)
 
 
 def _first_of(batch: Batch, keys: Sequence[str]) -> Strings:

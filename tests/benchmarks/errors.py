@@ -12,12 +12,12 @@ import platform
 import time
 from itertools import count
 from statistics import median
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+from otel_pipeline.contracts import Context
 from otel_pipeline.exposition.families import Exposition
 from otel_pipeline.processors.error_class import ErrorClassProcessor
 from otel_pipeline.stats import Stats
@@ -53,7 +53,9 @@ def main() -> None:
 
 
 def _measure(spans: int, repeats: int, every: int, message: Callable[[], str]) -> float:
-    context: Any = SimpleNamespace(component_id="error_class", stats=Stats(), exposition=Exposition())
+    loop: Any = None
+    book: Any = None
+    context = Context("error_class", Stats(), Exposition(), loop, books={"error_groups": book})
     processor = ErrorClassProcessor(ErrorClassProcessor.Config(), context)
     reader = BatchReader(Signal.TRACES, processor.attributes(Signal.TRACES))
     source = SpanRequests(spans)

@@ -12,15 +12,17 @@ PACKAGE: Final = Path(__file__).parents[2] / "otel_pipeline"
 ROOMS: Final[tuple[frozenset[str], ...]] = tuple(
     frozenset(names.split())
     for names in (
+        "nvml",
         "worker",
         "errors limits endpoints",
         "wire",
-        "secrets",
+        "secrets gpu ledger",
         "outbox_state quiet event_loop",
         "recent outbox_file outbox_parked outbox_records",
         "outbox stats exposition",
         "contracts",
         "settings conditions memory health failures",
+        "store",
         "receivers processors exporters extensions",
         "pipeline components bookkeeping",
         "own_work",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from otel_pipeline.contracts import Context
 from otel_pipeline.exporters.prometheus import PrometheusExporter
 from otel_pipeline.exposition.families import Exposition
 from otel_pipeline.outbox_state import CursorState, StreamState
@@ -106,7 +106,8 @@ def failed_span() -> bytes:
 
 def test_the_metrics_of_the_platform_are_those_of_the_page() -> None:
     exposition = Exposition()
-    context: Any = SimpleNamespace(component_id="x", exposition=exposition, stats=Stats(), clock=lambda: 1000.0)
+    loop: Any = None
+    context = Context("x", Stats(), exposition, loop, lambda: 1000.0)
     exporter = PrometheusExporter(PrometheusExporter.Config(), context)
     exporter.deliver(Signal.METRICS, request())
     SpanMetricsProcessor(SpanMetricsProcessor.Config(), context).process(

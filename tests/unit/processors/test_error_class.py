@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +14,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from otel_pipeline.contracts import Accepted, Context, RetryLater
 from otel_pipeline.errors import ConfigError
 from otel_pipeline.exposition.families import OVERFLOW, Exposition
+from otel_pipeline.failures.logged import LoggedExceptions
+from otel_pipeline.failures.news import News
+from otel_pipeline.failures.occurrences import Group, decode
 from otel_pipeline.processors.error_class import ErrorClassProcessor
 from otel_pipeline.stats import Stats
 from otel_pipeline.wire.scan import BatchReader
 from otel_pipeline.wire.signal import Signal
 from otel_pipeline.wire.values import Value, any_value
+from tests.support.fakes import RememberingEntrance
 
 MARKS = ("class", "rule", "fingerprint", "retryable", "fault")
 
@@ -52,7 +59,12 @@ class Bench:
 
     def __init__(self, **settings: Any) -> None:
         self.exposition, self.stats = Exposition(lambda: 1000.0), Stats()
-        context: Any = SimpleNamespace(component_id="error_class", exposition=self.exposition, stats=self.stats)
+        self.book: Any = SimpleNamespace(news=deque())
+        self.left: list[bytes] = []
+        loop: Any = None
+        context = Context(
+            "error_class", self.stats, self.exposition, loop, signal=Signal.LOGS, books={"error_groups": self.book}
+        )
         self.processor = ErrorClassProcessor(ErrorClassProcessor.Config.model_validate(settings), context)
 
     def spans(self, *spans: Span) -> list[dict[str, Any]]:
@@ -89,6 +101,7 @@ class Bench:
     def _through(self, signal: Signal, request: bytes) -> bytes:
         batch = BatchReader(signal, self.processor.attributes(signal)).read([request])[0]
         self.processor.process(batch)
+        self.left += [record for _, record in batch.records]
         return bytes(batch.encode())
 
 
@@ -221,3 +234,112 @@ def test_other_signals_are_ignored() -> None:
     assert not Bench().processor.attributes(Signal.METRICS)
     batch = BatchReader(Signal.METRICS).read([b""])[0]
     Bench().processor.process(batch)
+
+
+STACK = """Traceback (most recent call last):
+  File "/app/render.py", line 12, in render
+    frames = decode(clip)
+ValueError: no frame in clip"""
+
+
+def logged(**more: Any) -> LogRecord:
+    told = {"exception__type": "torch.OutOfMemoryError", "exception__message": "Allocation on device", **more}
+    made = record(span_id=b"s" * 8, **told)
+    made.trace_id = b"t" * 16
+    return made
+
+
+def test_a_failed_span_without_an_exception_gets_the_one_that_was_logged_in_it() -> None:
+    bench = Bench()
+    (of_record,) = bench.records(logged())
+    found, other = bench.spans(span(described="it failed"), Span(name="x", span_id=b"o" * 8, status={"code": 2}))  # type: ignore[arg-type]
+    assert marks(found) == marks(of_record)
+    assert marks(found)["class"] == "GPU_OOM_ERROR"
+    assert found["error.type"] == "torch.OutOfMemoryError"
+    assert marks(other)["class"] == "UNKNOWN_ERROR"
+
+
+def test_a_spans_own_exception_comes_before_a_logged_one() -> None:
+    bench = Bench()
+    bench.records(logged())
+    (found,) = bench.spans(span(exception=("redis.exceptions.ConnectionError", "Connection refused")))
+    assert marks(found)["class"] == "DATABASE_ERROR"
+
+
+def test_logged_exceptions_are_forgotten_at_the_bound_the_oldest_first() -> None:
+    bench = Bench()
+    memory = LoggedExceptions(chars_max=1000)
+    bench.processor._logged = memory
+    for number in range(10):
+        told = logged(exception__message="m" * 300)
+        told.span_id = bytes([number + 1]) * 8
+        bench.records(told)
+    assert len(memory._known) == 2
+    (old, new) = bench.spans(
+        *(Span(name="x", trace_id=b"t" * 16, span_id=bytes([n]) * 8, status={"code": 2}) for n in (1, 10))
+    )  # type: ignore[arg-type]
+    assert marks(old)["class"] == "UNKNOWN_ERROR"
+    assert marks(new)["class"] == "GPU_OOM_ERROR"
+
+
+def test_failures_are_left_for_the_store_one_row_each_and_one_group_a_fingerprint() -> None:
+    bench = Bench()
+    alike = [span(exception=("ValueError", f"no frame {number} in clip", STACK)) for number in range(3)]
+    for number, one in enumerate(alike):
+        one.end_time_unix_nano = 1_700_000_000_000_000_000 + number
+    found = bench.spans(*alike, span(status=0), span(described="Connection refused"))
+    (left,) = bench.left
+    told = decode(left)
+    assert [group.fingerprint for group in told.groups] == list(
+        dict.fromkeys(marks(one)["fingerprint"] for one in found if marks(one))
+    )
+    assert {group.name for group in told.groups} == {"UNKNOWN_ERROR", "NETWORK_ERROR"}
+    assert told.services == ["worker"]
+    assert len(told.table) == 4
+    assert sorted(told.table[:, 2].tolist()) == [0, *(1_700_000_000_000_000_000 + number for number in range(3))]
+    assert set(told.table[:, 5].tolist()) == {int.from_bytes(b"s" * 8, "big")}
+
+
+def test_failures_that_were_not_looked_at_are_one_group_of_their_class() -> None:
+    bench = Bench(judged_max=1)
+    bench.spans(*(span(exception=("ValueError", text)) for text in ("one thing", "another matter", "something else")))
+    marks_left = {group.fingerprint for group in decode(bench.left[0]).groups}
+    assert len(marks_left) == 2
+    assert "coarse-unknown_error" in marks_left
+
+
+def test_nothing_is_left_without_failures_or_when_groups_are_off() -> None:
+    bench = Bench()
+    bench.spans(span(status=0))
+    off = Bench(groups=False)
+    off.spans(span())
+    assert bench.left == off.left == []
+
+
+def test_news_of_groups_become_log_records_linked_to_their_span() -> None:
+    bench = Bench()
+    group = Group(
+        "f" * 16, "GPU_OOM_ERROR", "gpu-oom", True, "platform", "torch.OutOfMemoryError", "no memory", "render"
+    )
+    bench.book.news.append(News("new", group, "worker", "0a" * 16, "0b" * 8, 5))
+    bench.book.news.append(News("regressed", group, "worker", "", "", 6))
+    entrance = RememberingEntrance(RetryLater(1.0, "full"), Accepted())
+
+    async def live() -> None:
+        task = asyncio.create_task(bench.processor.originate(entrance))
+        while bench.book.news or len(entrance.bodies) < 2:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(live())
+    first, second = (ExportLogsServiceRequest.FromString(body) for body in entrance.bodies)
+    assert first == second, "what was refused comes again"
+    new, again = second.resource_logs[0].scope_logs[0].log_records
+    assert (new.event_name, again.event_name) == (
+        "otel_pipeline.error_group.new",
+        "otel_pipeline.error_group.regressed",
+    )
+    assert (new.trace_id, new.span_id) == (b"\x0a" * 16, b"\x0b" * 8)
+    assert marks(attributes(new))["class"] == "GPU_OOM_ERROR"
+    assert new.body.string_value == "new failure GPU_OOM_ERROR in worker: torch.OutOfMemoryError no memory"
