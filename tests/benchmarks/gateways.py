@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.benchmarks import peers, report
 from tests.benchmarks.drive import LoadProcess, SinkProcess, run_load
 from tests.benchmarks.load import Plan
+from tests.benchmarks.payloads import FAILING
 from tests.benchmarks.peers import Peer
 from tests.benchmarks.process import ChildError, exit_on_sigterm
 from tests.benchmarks.report import Run
@@ -98,7 +99,9 @@ def measure(peer: Peer, plan: Plan, *, warmup_s: float, compression: str, direct
 
 
 def _plans(options: argparse.Namespace) -> list[Plan]:
-    base = Plan(target="", in_flight=options.in_flight, connections=options.connections, retry=True)
+    base = Plan(
+        target="", in_flight=options.in_flight, connections=options.connections, retry=True, failing=options.failing
+    )
     fast = replace(base, seconds=options.seconds)
     steady = replace(base, seconds=options.rate_seconds, rate_spans_s=options.rate)
     return [replace(fast, spans_per_request=size) for size in options.sizes for _ in range(options.repeat)] + [
@@ -127,7 +130,7 @@ def _present(chosen: list[Peer]) -> list[Peer]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", type=_words, default=list(peers.PEERS), help=f"some of {','.join(peers.PEERS)}")
+    parser.add_argument("--peers", type=_words, default=list(peers.USUAL), help=f"some of {','.join(peers.PEERS)}")
     parser.add_argument("--sizes", type=_numbers, default=[1, 20, 100, 512], help="spans per request, by commas")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one run as fast as it goes")
@@ -137,6 +140,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--compression", choices=("none", "gzip"), default="none", help="between gateway and sink")
+    parser.add_argument("--failing", choices=FAILING, default="some", help="which spans are errors")
     parser.add_argument("--quick", action="store_true", help=f"sets {_QUICK}")
     options = parser.parse_args()
     if options.quick:

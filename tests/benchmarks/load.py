@@ -26,7 +26,7 @@ import numpy as np
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from tests.benchmarks import ranges
-from tests.benchmarks.payloads import SpanRequests
+from tests.benchmarks.payloads import FAILING, SpanRequests
 from tests.benchmarks.raw_grpc import EXPORT_TRACES, channel_options
 
 REQUESTS_MAX = 5_000_000  # 40 MB of latencies.
@@ -62,6 +62,8 @@ class Plan:
     connections: int = 4
     retry: bool = False
     grace_s: float = 30.0
+    failing: str = "some"
+    """Which spans are errors; see payloads.FAILING."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Load:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._payloads = SpanRequests(plan.spans_per_request)
+        self._payloads = SpanRequests(plan.spans_per_request, failing=plan.failing)
         self._next = 0
         self._started_s = 0.0
         self._ended_s = 0.0
@@ -232,6 +234,7 @@ def _arguments() -> dict[str, Any]:
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--retry", action="store_true", help="repeat a refused request until it is acknowledged")
     parser.add_argument("--grace", type=float, default=30.0, dest="grace_s", help="seconds for retries after the end")
+    parser.add_argument("--failing", choices=FAILING, default="some", help="which spans are errors")
     parser.add_argument("--hold", action="store_true", help="connect, print a line, start on a line on stdin")
     arguments = vars(parser.parse_args())
     if not (0 < arguments["seconds"] <= SECONDS_MAX and 0 < arguments["requests_max"] <= REQUESTS_MAX):

@@ -26,6 +26,8 @@ _SCRAMBLE = 0x9E3779B97F4A7C15  # Odd, hence invertible modulo 2**64.
 _UNSCRAMBLE = pow(_SCRAMBLE, -1, 2**64)
 _JOB_SALT = 1 << 62  # Keeps the ids of jobs apart from those of spans.
 _HEX_PAIRS = np.frombuffer(bytes(range(256)).hex().encode(), dtype=np.uint16)  # Two digits for each byte.
+_LETTERS = bytes.maketrans(b"0123456789", b"ghijklmnop")
+_LETTER_PAIRS = np.frombuffer(bytes(range(256)).hex().encode().translate(_LETTERS), dtype=np.uint16)
 _ELEMENTS = {
     "trace_high": ">u8",
     "trace_low": ">u8",
@@ -35,7 +37,10 @@ _ELEMENTS = {
     "end": "<u8",
     "url": "V16",
     "job": "V16",
+    "error": "V16",  # Letters only.
 }
+FAILING = ("some", "none", "all")
+"""Which spans fail: every fiftieth, with HTTP's 503; none; all, each with an exception whose message stands alone."""
 _TEMPLATE_START_NS = 1_700_000_000_000_000_000
 
 _STAGES = ("job", "queue", "load_model", "encode_prompt", "inference", "decode", "upscale", "upload")
@@ -50,7 +55,7 @@ Attribute = str | int
 class SpanRequests:
     """Serialized requests with a fixed count of numbered spans each; not to be shared between threads."""
 
-    def __init__(self, spans_per_request: int, worker: str = "worker-0") -> None:
+    def __init__(self, spans_per_request: int, worker: str = "worker-0", failing: str = "some") -> None:
         if not 1 <= spans_per_request <= SPANS_PER_REQUEST_MAX:
             raise ValueError(f"spans_per_request is {spans_per_request}, allowed are 1 to {SPANS_PER_REQUEST_MAX}")
         self.spans_per_request = spans_per_request
@@ -58,7 +63,12 @@ class SpanRequests:
         self._root_position = self._position - self._position % np.uint64(SPANS_PER_JOB)
         self._child_index = np.flatnonzero(self._position != self._root_position)
         spans, roots, jobs = self._ids(0)
-        spans_built = [_span(i, *ids) for i, ids in enumerate(zip(_raw(spans), _raw(roots), _raw(jobs), strict=True))]
+        if failing not in FAILING:
+            raise ValueError(f"failing is {failing!r}, allowed are {FAILING}")
+        self._storm = failing == "all"
+        spans_built = [
+            _span(i, *ids, failing) for i, ids in enumerate(zip(_raw(spans), _raw(roots), _raw(jobs), strict=True))
+        ]
         template = _request(spans_built, worker).SerializeToString()
         self._octets = np.frombuffer(template, dtype=np.uint8).copy()
         self._fields = _locate(self._octets, spans_built)
@@ -75,6 +85,8 @@ class SpanRequests:
         fields["parent"].write(roots[self._child_index])
         fields["url"].write(spans)
         fields["job"].write(jobs)
+        if self._storm:
+            fields["error"].write(spans)
         shift = np.uint64(now_ns - _TEMPLATE_START_NS)
         fields["start"].write(self._start_ns + shift)
         fields["end"].write(self._end_ns + shift)
@@ -112,7 +124,8 @@ class _Field:
     The window is the request seen as overlapping elements, one from every byte, so that a write is one scatter.
     """
 
-    def __init__(self, octets: Octets, positions: list[int], element: str) -> None:
+    def __init__(self, octets: Octets, positions: list[int], element: str, pairs: npt.NDArray[np.uint16]) -> None:
+        self._pairs = pairs
         self._positions = np.array(positions, dtype=np.intp)
         self._element = np.dtype(element)
         count = len(octets) - self._element.itemsize + 1
@@ -123,7 +136,7 @@ class _Field:
 
     def write(self, values: Numbers) -> None:
         if self._element.kind == "V":
-            self._window[self._positions] = _HEX_PAIRS[values.astype(">u8").view(np.uint8)].view(self._element)
+            self._window[self._positions] = self._pairs[values.astype(">u8").view(np.uint8)].view(self._element)
         else:
             self._window[self._positions] = values
 
@@ -141,11 +154,18 @@ def _locate(octets: Octets, spans: list[Span]) -> dict[str, _Field]:
         values["end"] = span.end_time_unix_nano.to_bytes(8, "little")
         values["url"] = span.span_id.hex().encode()
         values["job"] = span.trace_id[:8].hex().encode()
+        if span.events:
+            values["error"] = span.span_id.hex().encode().translate(_LETTERS)
         for name, value in values.items():
             cursor = template.index(value, cursor)
             positions[name].append(cursor)
             cursor += len(value)
-    return {name: _Field(octets, found, _ELEMENTS[name]) for name, found in positions.items()}
+    pairs = {"error": _LETTER_PAIRS}
+    return {
+        name: _Field(octets, found, _ELEMENTS[name], pairs.get(name, _HEX_PAIRS))
+        for name, found in positions.items()
+        if found or name != "error"
+    }
 
 
 def _request(spans: list[Span], worker: str) -> ExportTraceServiceRequest:
@@ -165,9 +185,9 @@ def _request(spans: list[Span], worker: str) -> ExportTraceServiceRequest:
     )
 
 
-def _span(index: int, span_id: bytes, root_id: bytes, job_id: bytes) -> Span:
+def _span(index: int, span_id: bytes, root_id: bytes, job_id: bytes, failing: str) -> Span:
     stage = _STAGES[index % SPANS_PER_JOB]
-    failed = index % 50 == 49
+    failed = failing == "all" or (failing == "some" and index % 50 == 49)
     start_ns = _TEMPLATE_START_NS + index * 1_000_000
     attributes: dict[str, Attribute] = {
         "http.request.method": "POST",
@@ -191,8 +211,19 @@ def _span(index: int, span_id: bytes, root_id: bytes, job_id: bytes) -> Span:
         start_time_unix_nano=start_ns,
         end_time_unix_nano=start_ns + (index % 97 + 3) * 10_000_000,
         attributes=_attributes(attributes),
+        events=[_exception(span_id)] if failing == "all" else [],
         status=Status(code=Status.STATUS_CODE_ERROR) if failed else None,
     )
+
+
+def _exception(span_id: bytes) -> Span.Event:
+    """With a word of its own, which no rule for grouping takes for an id."""
+    word = span_id.hex().encode().translate(_LETTERS).decode()
+    told: dict[str, Attribute] = {
+        "exception.type": "app.RenderError",
+        "exception.message": f"the stage {word} broke in a way of its own",
+    }
+    return Span.Event(name="exception", time_unix_nano=_TEMPLATE_START_NS, attributes=_attributes(told))
 
 
 def _attributes(values: dict[str, Attribute]) -> list[KeyValue]:

@@ -37,6 +37,9 @@ _FULL_PROCESSORS: dict[str, Any] = {
 }
 
 
+_PRIVATE_PROCESSORS: dict[str, Any] = {"redaction": {}, "error_class": {}}
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """Where one peer runs: its ports, its backend, a directory of its own."""
@@ -208,8 +211,14 @@ PEERS = {
         Peer("passthrough", _passthrough, _is_listening, lambda: "", "acknowledges after delivery, never compresses"),
         Peer("otel_pipeline-bare", _otel_pipeline({}), _is_healthy, _otel_pipeline_missing, _DURABLE),
         Peer("otel_pipeline-full", _otel_pipeline(_FULL_PROCESSORS), _is_healthy, _otel_pipeline_missing, _DURABLE),
+        Peer(
+            "otel_pipeline-private", _otel_pipeline(_PRIVATE_PROCESSORS), _is_healthy, _otel_pipeline_missing, _DURABLE
+        ),
         # 0.0.1a15 ignores the option that switches compression off: 47 B/span on the wire with gzip and with none.
         Peer("rotel", _rotel, _is_listening, _rotel_missing, "acknowledges from memory, compresses with gzip always"),
         Peer("otelcol", _otelcol, _is_listening, _otelcol_missing, "acknowledges from memory"),
     )
 }
+
+USUAL = [name for name in PEERS if name != "otel_pipeline-private"]
+"""What is compared if nothing is chosen."""

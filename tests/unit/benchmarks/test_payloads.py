@@ -116,3 +116,16 @@ def test_the_difference_of_ranges_is_what_the_other_lacks() -> None:
     assert ranges.size(lost) == 13
     assert ranges.difference([(5, 6)], [(5, 6)]) == []
     assert ranges.difference([], [(5, 6)]) == []
+
+
+def test_in_a_storm_every_span_fails_with_a_message_of_its_own() -> None:
+    requests = SpanRequests(100, failing="all")
+    spans = [*spans_of(requests.request(0, NOW_NS)), *spans_of(requests.request(100, NOW_NS))]
+    messages = {span.events[0].attributes[1].value.string_value for span in spans}
+    assert len(messages) == 200
+    assert not any(letter.isdigit() for message in messages for letter in message)
+    assert {span.status.code for span in spans} == {2}
+
+
+def test_none_fails_if_none_is_asked_for() -> None:
+    assert {span.status.code for span in spans_of(SpanRequests(100, failing="none").request(0, NOW_NS))} == {0}
