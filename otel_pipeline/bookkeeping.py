@@ -11,7 +11,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from otel_pipeline.errors import OutboxError, StoreError
 from otel_pipeline.limits import RECORDS_APPLIED_BYTES_MAX
 from otel_pipeline.quiet import Quiet
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WAIT_S: Final = 1.0
+RETRY_S_MIN: Final = 0.1
 RETRY_S_MAX: Final = 30.0
 
 
@@ -39,8 +39,6 @@ class Bookkeeper:
         self._applied = stats.records_applied.labels(book.name)
         self._failures = stats.book_failures.labels(book.name)
         stats.records_waiting.labels(book.name).set_function(lambda: outbox.records.waiting(book.name))
-        self.trouble = ""
-        """Why nothing can be applied now, if so."""
 
     def start(self) -> None:
         """Begin."""
@@ -57,29 +55,22 @@ class Bookkeeper:
             self._thread.join()
 
     def _run(self) -> None:
-        name, delay_s, position = self._book.name, 0.1, -1
-        try:
-            while not self._over(position):
-                try:
-                    if position < 0:
-                        position = self._book.position(self._outbox.records.epoch)
-                    position = self._apply(position)
-                except (StoreError, OutboxError) as error:
-                    self.trouble = str(error)
-                    self._failures.inc()
-                    self._quiet.error("book %s: %s", name, error)
-                    self._ending.wait(delay_s)
-                    delay_s = min(delay_s * 2, RETRY_S_MAX)
-                    if self._ending.is_set():
-                        break
-                else:
-                    self.trouble, delay_s = "", 0.1
-                    self._outbox.wait_for_records(name, position, WAIT_S, self._ending.is_set)
-        except Exception:
-            log.exception("book %s is kept no more", name)
-            self.trouble = "stopped"
-        finally:
-            self._book.close()
+        name, delay_s, position = self._book.name, RETRY_S_MIN, -1
+        while not self._over(position):
+            try:
+                if position < 0:
+                    position = self._book.position(self._outbox.records.epoch)
+                position = self._apply(position)
+            except Exception as error:  # noqa: BLE001 - no record may be passed over, whatever is wrong
+                self._failures.inc()
+                self._quiet.error("book %s: %s: %s", name, type(error).__name__, error)
+                if self._ending.wait(delay_s):
+                    break
+                delay_s = min(delay_s * 2, RETRY_S_MAX)
+            else:
+                delay_s = RETRY_S_MIN
+                self._outbox.wait_for_records(name, position, WAIT_S, self._ending.is_set)
+        self._book.close()
 
     def _over(self, position: int) -> bool:
         done = 0 <= self._outbox.records.next(self._book.name) <= position

@@ -17,6 +17,7 @@ GATEWAY_PACKAGES: Final = (
     "prometheus_client",
     "pydantic",
     "rich",
+    "sqlalchemy",
     "yaml",
 )
 """Import names of what the extra `gateway` installs."""

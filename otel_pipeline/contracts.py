@@ -60,7 +60,7 @@ class Context:
     signal: Signal | None = None
     """Of the pipeline that this processor stands in."""
     books: Mapping[str, Book] = field(default_factory=dict)
-    """The books that the component's class names in `books`, by name: what `Batch.record` may be given records for."""
+    """The books that the class's static method `books(config)` names: what `Batch.record` may be given records for."""
     shared: Shared = field(default_factory=lambda: Shared())
     """What this component has in common with others of the gateway."""
 
@@ -212,7 +212,7 @@ class Book(Protocol):
     """
 
     name: str
-    """Of the stream of records; components name it in their class attribute `books`."""
+    """Of the stream of records; a processor's class names it in its static method `books(config)`."""
 
     def position(self, epoch: str) -> int:
         """The number of the first record that is not applied, in the outbox of this identity; 0 if it is unknown."""

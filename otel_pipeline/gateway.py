@@ -8,6 +8,7 @@ import gc
 import logging
 import signal as signals
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -15,7 +16,8 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from otel_pipeline import health
-from otel_pipeline.contracts import Context, Processor
+from otel_pipeline.bookkeeping import Bookkeeper
+from otel_pipeline.contracts import Context, Processor, Shared
 from otel_pipeline.errors import OtelPipelineError
 from otel_pipeline.event_loop import EventLoop
 from otel_pipeline.exporters.sender import Batching, Sender
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from otel_pipeline.config.loader import GatewayConfig, PipelineConfig
-    from otel_pipeline.contracts import Receiver, Scraped
+    from otel_pipeline.config.loader import ComponentSettings, GatewayConfig, PipelineConfig
+    from otel_pipeline.contracts import Book, Receiver, Scraped
     from otel_pipeline.wire.signal import Signal
 
 log = logging.getLogger(__name__)
@@ -54,7 +56,10 @@ class Gateway:
         self._loop = EventLoop()
         self._health = health.Health()
         self._memory = MemoryWatch.from_settings(_of_type(config, "memory_limiter"))
+        self._shared = Shared()
+        self._books = self._open_books(data_dir)
         self._outbox = self._open_outbox(data_dir)
+        self._keepers = [Bookkeeper(book, self._outbox, self._stats) for book in self._books.values()]
         self._path = DataPath(self._outbox, self._stats, self._memory.short)
         self._data_dir = data_dir
         self._own_work = OwnWork(self._path, self._outbox)
@@ -62,6 +67,16 @@ class Gateway:
         self._receivers = self._build_receivers()
 
     # -- building ------------------------------------------------------------------------------------------------------
+
+    def _open_books(self, data_dir: Path) -> dict[str, Book]:
+        """The books that the processors in use leave records for."""
+        used = {name for pipeline in self._config.pipelines.values() for name in pipeline.processors}
+        names = {book for name in sorted(used) for book in _books_of(self._config.processors[name])}
+        if not names:
+            return {}
+        from otel_pipeline.store.books import open_book  # noqa: PLC0415  the database's library takes 15 MB
+
+        return {name: open_book(name, self._config.store, data_dir, self._stats) for name in sorted(names)}
 
     def _open_outbox(self, data_dir: Path) -> Outbox:
         settings = self._config.outbox
@@ -72,6 +87,7 @@ class Gateway:
             bytes_max=capacity,
             sync=settings.sync,
             sync_interval_s=settings.sync_interval,
+            books=list(self._books),
         )
         self._stats.watch(outbox.states, capacity)
         self._health.watch("outbox", lambda: "full" if outbox.bytes_used >= capacity - 2 * COALESCE_BYTES_MAX else "")
@@ -120,11 +136,12 @@ class Gateway:
     def _build_processors(self, name: str, pipeline: PipelineConfig) -> list[tuple[str, Processor]]:
         """The processors of one pipeline; `batch` and `memory_limiter` are settings of the gateway, no steps."""
         chosen = [self._config.processors[each] for each in pipeline.processors]
-        return [
-            (one.id, one.component(one.config, self._context(one.id, self._directory(name, one.id))))
-            for one in chosen
-            if one.built
-        ]
+        return [(one.id, one.component(one.config, self._of_step(name, pipeline, one))) for one in chosen if one.built]
+
+    def _of_step(self, name: str, pipeline: PipelineConfig, step: ComponentSettings) -> Context:
+        books = {book: self._books[book] for book in _books_of(step)}
+        directory = self._directory(name, step.id)
+        return replace(self._context(step.id), directory=directory, signal=pipeline.signal, books=books)
 
     def _directory(self, pipeline_id: str, component_id: str) -> Path:
         return self._data_dir / "components" / quote(pipeline_id, safe="") / quote(component_id, safe="")
@@ -137,8 +154,8 @@ class Gateway:
                 return Batching(batch.send_batch_size, batch.timeout, batch.send_batch_max_size)
         return Batching(EXPORT_ITEMS_MIN, EXPORT_WAIT_S)
 
-    def _context(self, component_id: str, directory: Path | None = None) -> Context:
-        return Context(component_id, self._stats, self._exposition, self._loop, directory=directory)
+    def _context(self, component_id: str) -> Context:
+        return Context(component_id, self._stats, self._exposition, self._loop, shared=self._shared)
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -152,6 +169,8 @@ class Gateway:
         self._serve_own_metrics()
         for exporter in self._scraped:
             self._serve(exporter.paths, exporter.endpoint)
+        for keeper in self._keepers:
+            keeper.start()
         for sender in self._senders:
             sender.start()
         self._loop.run(self._own_work.start())
@@ -174,6 +193,8 @@ class Gateway:
             self._loop.run(self._path.stop())
         for sender in self._senders:
             sender.stop(deadline_s)
+        for keeper in self._keepers:
+            keeper.stop(deadline_s)
         self._loop.stop()
         self._outbox.close()
 
@@ -231,6 +252,11 @@ def _page(render: Callable[[str], tuple[str, bytes]]) -> Any:  # an aiohttp hand
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     return page
+
+
+def _books_of(step: ComponentSettings) -> tuple[str, ...]:
+    names = getattr(step.component, "books", None)
+    return tuple(names(step.config)) if names else ()
 
 
 def _of_type(config: GatewayConfig, kind: str) -> list[Any]:

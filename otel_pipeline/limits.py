@@ -202,6 +202,9 @@ FINGERPRINT_FRAMES: Final = 5
 FINGERPRINT_WORDS: Final = 24
 """Words of a message that do; further on stand details."""
 
+FINGERPRINT_LINES: Final = 4
+"""Lines of a message whose wording counts: what follows is output of tools and advice."""
+
 FINGERPRINT_MESSAGE_CHARS_MAX: Final = 1_024
 """Characters of it that are looked at."""
 
@@ -236,6 +239,9 @@ LEDGER_DEPTH_MAX: Final = 128
 
 LEDGER_WEIGHT_MAX: Final = 10_000
 """Weight of a claim, such as hundredths of a percent of utilisation: exact sums of fractions grow with it."""
+
+LEDGER_SHARES_MAX: Final = 1_000_000
+"""Parts of a GPU that fixed shares are counted in: sevenths, percents and millionths fit together below it."""
 
 LEDGER_CELLS_MAX: Final = 16 * 1024 * 1024
 """Claims times periods of one allocation; 100 bytes each while it runs."""
@@ -288,4 +294,52 @@ STORE_PRUNE_S: Final = 3600.0
 GPU_ID_CHARS_MAX: Final = 256
 """Characters of a GPU's id or name, or of a host's name, in a sample: a UUID has 40, a DNS name 253. A longer id is no
 id: what would be kept for each of them has no other bound in length.
+"""
+
+GPU_ROWS_FINE: Final = 40_960
+"""Samples of one quantity of one GPU kept as they came: 60 minutes at 10 Hz. A job of an hour, and the lateness of spans."""
+
+GPU_FINE_S: Final = 7_200
+"""And not longer than this: what is older needs no single samples, at whatever rate they came."""
+
+GPU_ROWS_COARSE: Final = 8_640
+GPU_COARSE_S: Final = 10
+"""Before that, one row in so many seconds: a day. A GPU with four quantities at 10 Hz takes 6 MB in all."""
+
+GPU_BYTES_MAX: Final = 256 * 1024 * 1024
+"""All timelines together: 40 GPUs at 10 Hz for a day, 140 at 1 Hz. Beyond it the oldest samples of all go first."""
+
+GPU_HOSTS_MAX: Final = 1_024
+GPU_HOST_NAMES_MAX: Final = 8
+GPU_HOST_GPUS_MAX: Final = 256
+"""Hosts, names of one, and its GPUs with their MIG instances: 16 boards with 7 instances each and their replacements."""
+
+GPU_SPAN_GPUS_MAX: Final = 64
+"""GPUs of one span: more than any host has, so that a broken attribute does not multiply the work."""
+
+GPU_INTERVAL_S_MAX: Final = 60
+"""Samples further apart say nothing about a span, however regular they are: between them lies a gap."""
+
+GPU_AHEAD_S_MAX: Final = 3_600
+"""A sample so far ahead of the clock of its host is dropped: it would hold off all that follow."""
+
+GPU_BREAKS_MAX: Final = 64
+"""Changes of a series' source that are remembered."""
+
+GPU_SKEW_WINDOW_S: Final = 600
+"""The least delay in this time tells how far a host's clock is off; it follows a clock that drifts."""
+
+DCGM_BODY_BYTES_MAX: Final = 16 * 1024 * 1024
+"""The answer of a DCGM exporter: 8 GPUs with 30 fields have 100 KB; with 7 MIG instances each and a line for each pod
+some MB."""
+
+DCGM_GPUS_MAX: Final = 1_024
+"""GPUs and MIG instances behind one exporter: a node has at most 16 with 7 instances each."""
+
+DCGM_ENDPOINTS_MAX: Final = 1_024
+"""Exporters that one receiver asks: each has a task, and all share the connections of the gateway's HTTP client."""
+
+NVML_WAITING_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Samples of this machine's GPUs that wait while the door says "later": 8 GPUs at 10 Hz make 70 KB a second, so about
+four minutes.
 """

@@ -76,7 +76,30 @@ class _OfProcessors(_Metrics):
         )
 
 
-class Stats(_OfProcessors):
+class _OfReceivers(_OfProcessors):
+    """What receivers count that ask instead of being sent to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dcgm_scrapes: Final = self._counter(
+            "otel_pipeline_dcgm_scrapes",
+            "Scrapes of DCGM exporters by outcome: ok, cached, unreachable, timeout, http_status, encoding, too_large, "
+            "no_gpus, retry_later, rejected, failed.",
+            ("receiver", "outcome"),
+        )
+        self.dcgm_left_out: Final = self._counter(
+            "otel_pipeline_dcgm_left_out_values",
+            "Values of DCGM exporters that were left out, by reason: sentinel, invalid, no_id, copy, limit, cached.",
+            ("receiver", "reason"),
+        )
+        self.nvml_readings: Final = self._counter(
+            "otel_pipeline_nvml_readings",
+            "Readings of this machine's GPUs by outcome: ok, retry_later, rejected, dropped.",
+            ("receiver", "outcome"),
+        )
+
+
+class Stats(_OfReceivers):
     """The gateway's own metrics; each is documented where it is made."""
 
     def __init__(self) -> None:
@@ -122,6 +145,12 @@ class Stats(_OfProcessors):
             "Side records that wait for a book in the outbox.",
             ("book",),
             registry=self.registry,
+        )
+        self.error_groups: Final = self._counter(
+            "otel_pipeline_error_group_events",
+            "What the store saw of groups of failures: new, regressed (came again after it was resolved), repeated "
+            "(occurrences that were counted before), unreadable (records).",
+            ("event",),
         )
         self.book_failures: Final = self._counter(
             "otel_pipeline_book_failures", "Attempts to apply side records that the store refused.", ("book",)

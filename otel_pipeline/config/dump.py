@@ -31,6 +31,7 @@ def dumped(config: GatewayConfig, *, reveal: bool) -> dict[str, Any]:
         "exporters": _components(config.exporters, reveal=reveal),
         "extensions": _components(config.extensions, reveal=reveal),
         "outbox": plain_settings(config.outbox, reveal=reveal),
+        "store": plain_settings(config.store, reveal=reveal),
         "service": {
             "extensions": list(config.service_extensions),
             "pipelines": pipelines,

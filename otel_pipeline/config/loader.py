@@ -24,6 +24,7 @@ from otel_pipeline.config.validation import Findings, SettingsT, suggestion, val
 from otel_pipeline.contracts import Settings
 from otel_pipeline.errors import ConfigError
 from otel_pipeline.settings import Duration
+from otel_pipeline.store.config import StoreConfig
 from otel_pipeline.wire.signal import Signal
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 ID_NAME_MAX: Final = 1024
 """Characters of the part behind the slash, as in the Collector."""
-TOP_LEVEL: Final = (*KINDS, "connectors", "service", "outbox")
+TOP_LEVEL: Final = (*KINDS, "connectors", "service", "outbox", "store")
 _SERVICE: Final = ("extensions", "pipelines", "telemetry")
 _ROLES: Final[tuple[Kind, ...]] = ("receivers", "processors", "exporters")
 _TYPE: Final = re.compile(r"[a-zA-Z][0-9a-zA-Z_]{0,62}")
@@ -98,6 +99,7 @@ class GatewayConfig:
     """The extensions to start; others are configured and not started."""
     pipelines: dict[str, PipelineConfig]
     outbox: OutboxConfig
+    store: StoreConfig
     telemetry: TelemetryConfig
     warnings: list[str] = field(default_factory=list)
 
@@ -148,6 +150,7 @@ class _Reader:
         pipelines = dict(self.pipelines(service, components["processors"]))
         telemetry = self.section(TelemetryConfig, service.get("telemetry"), ("service", "telemetry"))
         outbox = self.section(OutboxConfig, tree.get("outbox"), ("outbox",))
+        store = self.section(StoreConfig, tree.get("store"), ("store",))
         return GatewayConfig(
             components["receivers"],
             components["processors"],
@@ -156,6 +159,7 @@ class _Reader:
             extensions,
             pipelines,
             outbox,
+            store,
             telemetry,
             self.findings.warnings,
         )

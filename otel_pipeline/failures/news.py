@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from otel_pipeline.failures.occurrences import Group
+    from otel_pipeline.wire.values import Scalar
 
 WARN: Final = 13
 SCOPE: Final = "otel_pipeline.error_class"
@@ -49,10 +50,9 @@ def request_of(news: Iterable[News]) -> bytes:
             span_id=bytes.fromhex(one.span_id),
         )
         what = one.group
-        record.body.string_value = (
-            f"{one.event} failure {what.name} in {one.service}: {what.exception_type} {what.message}"
-        )
-        attributes = {
+        told = f"{what.exception_type} {what.message}".strip()
+        record.body.string_value = f"{one.event} failure {what.name} in {one.service}: {told}"
+        attributes: dict[str, Scalar] = {
             "otel_pipeline.error.class": what.name,
             "otel_pipeline.error.rule": what.rule,
             "otel_pipeline.error.fingerprint": what.fingerprint,

@@ -8,7 +8,7 @@ one row an occurrence. So a batch of thousands of equal failures costs no Python
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -52,7 +52,7 @@ class Group:
 
 
 FIELDS: Final = tuple(field.name for field in fields(Group))
-TEXTS: Final = tuple(name for name in FIELDS if name != "retryable")
+KINDS: Final = [bool if name == "retryable" else str for name in FIELDS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def encode(groups: Sequence[Group], services: Sequence[str], table: Table) -> by
     head = {
         "version": VERSION,
         "rows": len(table),
-        "groups": [astuple(shortened(group)) for group in groups],
+        "groups": [[getattr(group, name) for name in FIELDS] for group in map(shortened, groups)],
         "services": [_text(service, FAILURE_NAME_CHARS_MAX) for service in services],
     }
     line = json.dumps(head, separators=(",", ":"))
@@ -94,15 +94,24 @@ def decode(record: bytes) -> Occurrences:
 
 def shortened(group: Group) -> Group:
     """The same with texts that any store takes: of bounded length, without NUL and halves of characters."""
-    texts = {
-        name: _text(getattr(group, name), OCCURRENCE_MESSAGE_CHARS_MAX if name == "message" else FAILURE_NAME_CHARS_MAX)
-        for name in TEXTS
-    }
-    return replace(group, **texts)
+    name, message = FAILURE_NAME_CHARS_MAX, OCCURRENCE_MESSAGE_CHARS_MAX
+    return Group(
+        _text(group.fingerprint, name),
+        _text(group.name, name),
+        _text(group.rule, name),
+        group.retryable,
+        _text(group.fault, name),
+        _text(group.exception_type, name),
+        _text(group.message, message),
+        _text(group.span_name, name),
+    )
 
 
 def _text(text: str, chars_max: int) -> str:
-    return text[:chars_max].encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    text = text[:chars_max]
+    if text.isprintable():
+        return text
+    return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _head(line: bytes) -> dict[str, Any]:
@@ -126,11 +135,9 @@ def _groups(listed: object) -> list[Group]:
 def _group(values: object) -> Group:
     if not isinstance(values, list) or len(values) != len(FIELDS):
         raise ValueError(f"a group of the record has not {len(FIELDS)} values")
-    group = Group(*values)
-    known = asdict(group)
-    if not isinstance(known.pop("retryable"), bool) or not all(isinstance(text, str) for text in known.values()):
+    if [type(value) for value in values] != KINDS:
         raise ValueError("a group of the record has values of wrong types")
-    return shortened(group)
+    return shortened(Group(*values))
 
 
 def _services(listed: object) -> list[str]:

@@ -75,7 +75,6 @@ class ErrorClassProcessor:
 
     signals: ClassVar = frozenset({Signal.TRACES, Signal.LOGS})
     """The pipelines it can stand in."""
-    books: ClassVar = (BOOK,)
 
     class Config(Settings):
         """Settings of `error_class`."""
@@ -93,12 +92,17 @@ class ErrorClassProcessor:
         series_max: Annotated[int, Field(ge=1)] = EXPOSITION_SERIES_MAX
         """Series of otel_pipeline_errors_total; all further ones share the series whose labels read `__overflow__`."""
 
+    @staticmethod
+    def books(config: Config) -> tuple[str, ...]:
+        """Where the failures are kept."""
+        return (BOOK,) if config.groups else ()
+
     def __init__(self, config: Config, context: Context) -> None:
         self._classifier = Classifier(read_file(config.rules_file) if config.rules_file else None)
         self._judged_max = config.judged_max
         self._health_checks = config.health_checks
         self._logged = context.shared.get(f"{context.component_id} logged", LoggedExceptions)
-        self._book: Any = context.books.get(BOOK) if config.groups else None
+        self._book: Any = context.books.get(BOOK)
         self._tells = context.signal is Signal.LOGS
         counts = context.stats.failures
         self._counts = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -13,10 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from otel_pipeline.contracts import Context
 from otel_pipeline.exporters.prometheus import PrometheusExporter
 from otel_pipeline.exposition.families import Exposition
+from otel_pipeline.failures.occurrences import Group, encode
 from otel_pipeline.outbox_state import CursorState, StreamState
 from otel_pipeline.processors.error_class import ErrorClassProcessor
 from otel_pipeline.processors.span_metrics import SpanMetricsProcessor
 from otel_pipeline.stats import Stats
+from otel_pipeline.store.books import open_book
+from otel_pipeline.store.config import StoreConfig
 from otel_pipeline.wire.scan import BatchReader
 from otel_pipeline.wire.signal import Signal
 from tests.support import otlp
@@ -77,11 +82,16 @@ def with_all_labels(stats: Stats) -> None:
                 metric.labels(*names)
 
 
-def test_the_metrics_of_the_gateway_itself_are_those_of_the_page() -> None:
+def test_the_metrics_of_the_gateway_itself_are_those_of_the_page(tmp_path: Path) -> None:
     stats = Stats()
     stats.watch(lambda: [stream()], 1)
+    book = open_book("error_groups", StoreConfig(), tmp_path, stats)
+    group = Group("f" * 16, "TIMEOUT_ERROR", "timeout", True, "platform", "TimeoutError", "", "job")  # noqa: FBT003
+    book.apply("epoch", 0, [encode([group], ["worker"], np.array([[0, 0, time.time_ns(), 2, 3, 4]], np.int64))])
     with_all_labels(stats)
     assert documented(8888) == scraped(stats.registry.collect())
+    book.close()
+    book.close()
 
 
 # -- 8889 --------------------------------------------------------------------------------------------------------------

@@ -62,10 +62,10 @@ class Bench:
         self.book: Any = SimpleNamespace(news=deque())
         self.left: list[bytes] = []
         loop: Any = None
-        context = Context(
-            "error_class", self.stats, self.exposition, loop, signal=Signal.LOGS, books={"error_groups": self.book}
-        )
-        self.processor = ErrorClassProcessor(ErrorClassProcessor.Config.model_validate(settings), context)
+        config = ErrorClassProcessor.Config.model_validate(settings)
+        books = {name: self.book for name in ErrorClassProcessor.books(config)}
+        context = Context("error_class", self.stats, self.exposition, loop, signal=Signal.LOGS, books=books)
+        self.processor = ErrorClassProcessor(config, context)
 
     def spans(self, *spans: Span) -> list[dict[str, Any]]:
         request = ExportTraceServiceRequest()

@@ -1,0 +1,53 @@
+"""What the operator writes under `store`. Knows nothing of the database's library, which takes long to import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
+
+from otel_pipeline.contracts import Settings
+from otel_pipeline.limits import ERROR_GROUP_RETENTION_S
+from otel_pipeline.settings import Duration
+
+SCHEMES: Final = ("sqlite", "postgresql", "postgresql+psycopg")
+RETENTION_S_MIN: Final = 3600.0
+
+
+def _checked_url(url: str) -> str:
+    """Nothing of a password may stand where it would be shown: user and password go before the host, escaped."""
+    scheme, mark, rest = url.partition("://")
+    if not mark or scheme not in SCHEMES:
+        raise ValueError(
+            f"is no URL of a store; allowed: {', '.join(SCHEMES)}, such as postgresql://otel@127.0.0.1/otel"
+        )
+    user = rest.rpartition("@")[0]
+    if any(character in user for character in "/@ "):
+        raise ValueError("has /, @ or a blank in the user or password; write %2F, %40 or %20")
+    if "password=" in rest:
+        raise ValueError("has a password behind the host; write it before: postgresql://user:password@host/database")
+    return url
+
+
+class ErrorGroupsConfig(Settings):
+    """Groups of failures, see docs/errors.md."""
+
+    retention: Annotated[Duration, Field(ge=RETENTION_S_MIN)] = ERROR_GROUP_RETENTION_S
+    """How long a group is kept that is not seen any more."""
+
+
+class StoreConfig(Settings):
+    """Where is kept what must sum over restarts, such as groups of failures."""
+
+    url: Annotated[str, AfterValidator(_checked_url)] | None = Field(
+        default=None, examples=["postgresql://otel:secret@127.0.0.1/otel"]
+    )
+    """A database, as sqlite:////path/to/file or postgresql://user:password@host/database; by default the SQLite file
+    `store.db` in the data directory."""
+    error_groups: ErrorGroupsConfig = ErrorGroupsConfig()
+    """Groups of failures."""
+
+    def place(self, data_dir: Path) -> str | Path:
+        """The URL, or the path of a SQLite file."""
+        return self.url or data_dir / "store.db"
