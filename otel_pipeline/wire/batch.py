@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from otel_pipeline.wire import cells
 from otel_pipeline.wire.edits import Edits
 from otel_pipeline.wire.signal import Signal
-from otel_pipeline.wire.values import Scalar, Value, resource_attributes, scope_identity
+from otel_pipeline.wire.values import Scalar, Settable, Value, resource_attributes, scope_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,7 +55,7 @@ class Constants:
     """A column to write: `values[codes[row]]` in each row with a code >= 0; the other rows stay as they are."""
 
     codes: Codes
-    values: Sequence[Scalar]
+    values: Sequence[Settable]
 
 
 class Batch:

@@ -6,7 +6,7 @@ A value is a str, bool, int, float, bytes, a list of values, a dict of values, o
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from opentelemetry.proto.common.v1 import common_pb2
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Scalar: TypeAlias = str | bool | int | float
+SettableT = TypeVar("SettableT", bound="Settable | None")
+Settable: TypeAlias = Scalar | tuple[str, ...]
+"""What can be written into a column: a tuple becomes an array."""
 Value: TypeAlias = "str | bool | int | float | bytes | Sequence[Value] | Mapping[str, Value] | None"
 
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**63 - 1
 
 
-def in_64_bits(value: Scalar) -> Scalar:
+def in_64_bits(value: SettableT) -> SettableT | str:
     """The value itself; as text if it is a number that AnyValue has no room for."""
     if isinstance(value, int) and not INT_MIN <= value <= INT_MAX:
         return str(value)
@@ -84,7 +87,7 @@ def python_value(value: common_pb2.AnyValue) -> Value:
 
 
 @lru_cache(maxsize=8192)
-def attribute_field(number: int, key: str, value: Scalar, _kind: str) -> bytes:
+def attribute_field(number: int, key: str, value: Settable, _kind: str) -> bytes:
     """A KeyValue as field `number` of its message; `_kind` names the type: 1, 1.0 and True differ in the cache."""
     return field(number, common_pb2.KeyValue(key=key, value=any_value(value)).SerializeToString())
 
