@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WAIT_S: Final = 1.0
+GATHER_S: Final = 0.5
+"""Between two transactions of a store, each of which costs milliseconds and waits for the disk."""
+WAIT_S: Final = 5.0
 RETRY_S_MIN: Final = 0.1
 RETRY_S_MAX: Final = 30.0
 
@@ -55,34 +57,31 @@ class Bookkeeper:
             self._thread.join()
 
     def _run(self) -> None:
-        name, delay_s, position = self._book.name, RETRY_S_MIN, -1
-        while not self._over(position):
+        delay_s = RETRY_S_MIN
+        while not self._over():
             try:
-                if position < 0:
-                    position = self._book.position(self._outbox.records.epoch)
-                position = self._apply(position)
+                self._apply()
             except Exception as error:  # noqa: BLE001 - no record may be passed over, whatever is wrong
                 self._failures.inc()
-                self._quiet.error("book %s: %s: %s", name, type(error).__name__, error)
+                self._quiet.error("book %s: %s: %s", self._book.name, type(error).__name__, error)
                 if self._ending.wait(delay_s):
                     break
                 delay_s = min(delay_s * 2, RETRY_S_MAX)
             else:
                 delay_s = RETRY_S_MIN
-                self._outbox.wait_for_records(name, position, WAIT_S, self._ending.is_set)
+                self._ending.wait(GATHER_S)
+                self._outbox.wait_for_records(self._book.name, WAIT_S, self._ending.is_set)
         self._book.close()
 
-    def _over(self, position: int) -> bool:
-        done = 0 <= self._outbox.records.next(self._book.name) <= position
+    def _over(self) -> bool:
+        done = not self._outbox.records.waiting(self._book.name)
         return self._ending.is_set() and (done or time.monotonic() > self._deadline_s)
 
-    def _apply(self, position: int) -> int:
-        """Apply the next records; returns the position behind them."""
+    def _apply(self) -> None:
+        """Apply the oldest records, as many as go together."""
         name = self._book.name
-        first, records = self._outbox.records.read(name, position, RECORDS_APPLIED_BYTES_MAX)
+        first, records = self._outbox.records.read(name, RECORDS_APPLIED_BYTES_MAX)
         if records:
             self._book.apply(self._outbox.records.epoch, first, records)
             self._applied.inc(len(records))
-            position = first + len(records)
-            self._outbox.forget_records(name, position)
-        return position
+            self._outbox.forget_records(name, first + len(records))

@@ -214,12 +214,10 @@ class Book(Protocol):
     name: str
     """Of the stream of records; a processor's class names it in its static method `books(config)`."""
 
-    def position(self, epoch: str) -> int:
-        """The number of the first record that is not applied, in the outbox of this identity; 0 if it is unknown."""
-        ...
-
     def apply(self, epoch: str, first: int, records: Sequence[bytes]) -> None:
-        """Apply records numbered from `first` on."""
+        """Apply records numbered from `first` on, of the outbox of this identity; those before the position that is
+        kept for it were applied already and are passed over.
+        """
         ...
 
     def close(self) -> None:

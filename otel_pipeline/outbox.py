@@ -89,7 +89,7 @@ class Outbox:
         self._env = open_environment(directory, bytes_max, durable=sync == "always")
         self._databases = {pipeline: self._env.open_db(f"items/{pipeline}".encode()) for pipeline in streams}
         self._state = self._env.open_db(b"state")
-        self.records = Records(self._env, self._state, books)
+        self.records = Records(self._env, self._state, books, int(clock() * 1000))
         self.parked = Parked(self._env, streams)
         self._streams = {pipeline: self._resume(pipeline, *streams[pipeline]) for pipeline in streams}
         self._warn_of_orphans()
@@ -242,11 +242,11 @@ class Outbox:
 
     # -- for books -----------------------------------------------------------------------------------------------------
 
-    def wait_for_records(self, book: str, number: int, timeout_s: float, ended: Callable[[], bool]) -> None:
-        """Wait until a book has a record of this number, or `ended` is true at a `wake`."""
+    def wait_for_records(self, book: str, timeout_s: float, ended: Callable[[], bool]) -> None:
+        """Wait until a record waits for a book, or `ended` is true at a `wake`."""
 
         def done() -> bool:
-            return self._closed.is_set() or ended() or self.records.next(book) > number
+            return self._closed.is_set() or ended() or self.records.waiting(book) > 0
 
         with self._arrived:
             self._arrived.wait_for(done, timeout_s)

@@ -3,8 +3,9 @@
     records/BOOK   number (big endian, 8 bytes) -> one record
     state          "book/BOOK" -> the number of the next record;  "epoch" -> the identity of this file
 
-A book keeps the position behind what it has applied in its own store, together with the epoch: the numbers of a new
-file begin at 0 again, and must not be taken for those of the old one. The methods that take a transaction are called
+A book keeps the position behind what it has applied in its own store, together with the epoch: the numbers of another
+file must not be taken for those of this one. Numbers follow the clock at each opening: without a sync at each commit a
+power cut may take the last records back, and what comes after must not get their numbers again. The methods that take a transaction are called
 under the outbox's lock; what they change in memory is taken over by `commit`.
 """
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from otel_pipeline.outbox_state import Addition
 
 EPOCH: Final = b"epoch"
+RECORDS_PER_MS: Final = 1_000
+"""More than can be committed in the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +35,15 @@ class Line:
     """One book's stream."""
 
     next: int
-    first: int
+    count: int
+    """Of the records that wait."""
     size_bytes: int
 
 
 class Records:
     """The streams of all books."""
 
-    def __init__(self, env: lmdb.Environment, state: Any, books: Iterable[str]) -> None:
+    def __init__(self, env: lmdb.Environment, state: Any, books: Iterable[str], now_ms: int) -> None:
         self._env = env
         self._state = state
         self._databases = {book: env.open_db(f"records/{book}".encode()) for book in books}
@@ -49,17 +53,14 @@ class Records:
                 epoch = secrets.token_hex(8).encode()
                 txn.put(EPOCH, epoch, db=state)
             self.epoch: Final = bytes(epoch).decode()
-            self._lines = {book: self._resume(txn, book) for book in self._databases}
+            self._lines = {book: self._resume(txn, book, now_ms) for book in self._databases}
 
-    def _resume(self, txn: lmdb.Transaction, book: str) -> Line:
+    def _resume(self, txn: lmdb.Transaction, book: str, now_ms: int) -> Line:
         value = txn.get(_key(book), db=self._state)
-        following = SEQUENCE.unpack(value)[0] if value else 0
-        first, size = following, 0
+        following = max(SEQUENCE.unpack(value)[0] if value else 0, now_ms * RECORDS_PER_MS)
         with txn.cursor(self._databases[book]) as cursor:
-            for key, record in cursor:
-                first = min(first, SEQUENCE.unpack(key)[0])
-                size += footprint(record)
-        return Line(following, first, size)
+            sizes = [footprint(record) for record in cursor.iternext(keys=False, values=True)]
+        return Line(following, len(sizes), sum(sizes))
 
     @property
     def size_bytes(self) -> int:
@@ -68,12 +69,7 @@ class Records:
 
     def waiting(self, book: str) -> int:
         """How many records wait for a book."""
-        line = self._lines[book]
-        return line.next - line.first
-
-    def next(self, book: str) -> int:
-        """The number that the next record of a book will have."""
-        return self._lines[book].next
+        return self._lines[book].count
 
     def put(self, txn: lmdb.Transaction, additions: Sequence[Addition]) -> Mapping[str, Line]:
         """Write the records of some batches; returns what `commit` wants."""
@@ -82,7 +78,7 @@ class Records:
             for book, record in addition.records:
                 line = lines[book]
                 txn.put(SEQUENCE.pack(line.next), record, db=self._databases[book], append=True)
-                lines[book] = Line(line.next + 1, line.first, line.size_bytes + footprint(record))
+                lines[book] = Line(line.next + 1, line.count + 1, line.size_bytes + footprint(record))
         for book, line in lines.items():
             if line is not self._lines[book]:
                 txn.put(_key(book), SEQUENCE.pack(line.next), db=self._state)
@@ -92,32 +88,33 @@ class Records:
         """The transaction is done."""
         self._lines.update(lines)
 
-    def read(self, book: str, start: int, bytes_max: int) -> tuple[int, list[bytes]]:
-        """Records from `start` on, at least one if there is any, and the number of the first of them."""
+    def read(self, book: str, bytes_max: int) -> tuple[int, list[bytes]]:
+        """The oldest records, at least one if there is any, and the number of the first of them."""
         records: list[bytes] = []
-        first, size = start, 0
+        first, size = 0, 0
         with self._env.begin(db=self._databases[book]) as txn, txn.cursor() as cursor:
-            alive = cursor.set_range(SEQUENCE.pack(start))
-            while alive and len(records) < RECORDS_APPLIED_MAX:
-                size += len(cursor.value())
-                if records and size > bytes_max:
+            for key, record in cursor:
+                number = SEQUENCE.unpack(key)[0]
+                size += len(record)
+                if records and (size > bytes_max or number != first + len(records)):
                     break
-                if not records:
-                    first = SEQUENCE.unpack(cursor.key())[0]
-                records.append(bytes(cursor.value()))
-                alive = cursor.next()
+                first = number - len(records)
+                records.append(bytes(record))
+                if len(records) == RECORDS_APPLIED_MAX:
+                    break
         return first, records
 
     def delete(self, txn: lmdb.Transaction, book: str, end: int) -> Mapping[str, Line]:
         """Delete a book's records before number `end`; returns what `commit` wants."""
-        freed = 0
+        freed = gone = 0
         with txn.cursor(self._databases[book]) as cursor:
             cursor.first()
             while (key := cursor.key()) and SEQUENCE.unpack(key)[0] < end:
                 freed += footprint(cursor.value())
+                gone += 1
                 cursor.delete()
         line = self._lines[book]
-        return {book: Line(line.next, min(max(line.first, end), line.next), line.size_bytes - freed)}
+        return {book: Line(line.next, line.count - gone, line.size_bytes - freed)}
 
 
 def _key(book: str) -> bytes:

@@ -74,6 +74,16 @@ class _OfProcessors(_Metrics):
             "Failures by how they were named: remembered, judged in full, coarse (too many new ones at once), noise.",
             ("processor", "how"),
         )
+        self.gpu_spans: Final = self._counter(
+            "otel_pipeline_gpu_spans",
+            "Spans by what is known of their GPUs: ok, partial, missing, ambiguous, none; parked: waited for samples.",
+            ("processor", "status"),
+        )
+        self.gpu_samples: Final = self._counter(
+            "otel_pipeline_gpu_samples",
+            "GPU samples that were kept, or left out by reason.",
+            ("processor", "outcome"),
+        )
 
 
 class _OfReceivers(_OfProcessors):

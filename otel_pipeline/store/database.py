@@ -24,7 +24,7 @@ from otel_pipeline.limits import STORE_BUSY_S
 from otel_pipeline.store.migrations import migrate, require_current
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ BOOK_POSITION: Final = sa.Table(
 """For each book and each outbox that it was fed from, the number of the first record that is not applied."""
 
 DAMAGED: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+SQLITE_VERSION_MIN: Final = (3, 35)
+"""Since then INSERT tells what was new (RETURNING)."""
 PRAGMAS: Final = (
     f"PRAGMA busy_timeout = {STORE_BUSY_S * 1000:.0f}",
     "PRAGMA journal_mode = WAL",
@@ -56,9 +58,9 @@ WRITES: Final = {"otel_pipeline_writes": True}
 class Database:
     """Transactions on one store, for any thread. Everything raises StoreError if the store cannot be used."""
 
-    def __init__(self, engine: sa.Engine, prepare: Callable[[sa.Connection], None]) -> None:
+    def __init__(self, engine: sa.Engine, *, owner: bool) -> None:
         self._engine = engine
-        self._prepare = prepare
+        self._is_owner = owner
         self._is_prepared = False
         self.place: Final = engine.url.render_as_string(hide_password=True)
         """For messages: the URL without its password."""
@@ -68,8 +70,8 @@ class Database:
         first transaction.
         """
         if not self._is_prepared:
-            with self._writing().begin() as connection:
-                self._prepare(connection)
+            with (self._writing() if self._is_owner else self._engine).begin() as connection:
+                (_migrated if self._is_owner else require_current)(connection)
             self._is_prepared = True
 
     @contextmanager
@@ -114,7 +116,7 @@ def open_database(place: str | Path, *, owner: bool) -> Database:
     """
     try:
         parsed = _url(place)
-        database = Database(_engine(parsed, owner=owner), _migrated if owner else require_current)
+        database = Database(_engine(parsed, owner=owner), owner=owner)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise StoreError(f"the store's URL cannot be used: {_reason(error)}") from error
     with translated(database.place):
@@ -205,6 +207,10 @@ def _engine(url: sa.URL, *, owner: bool) -> sa.Engine:
         return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True)
     if url.get_backend_name() != "sqlite":
         raise StoreError(f"{url.get_backend_name()} is no store that is known; allowed: sqlite, postgresql")
+    if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
+        raise StoreError(
+            f"Python's SQLite is {sqlite3.sqlite_version}; needed: {'.'.join(map(str, SQLITE_VERSION_MIN))}"
+        )
     path = _file(url)
     if path is None:
         raise StoreError("a store in memory would forget all; needed: a path, such as sqlite:////var/lib/store.db")

@@ -1,7 +1,8 @@
 """How well the shipped rules name the labelled failures: python -m tests.support.error_scores [FILE] prints the table.
 
 Each line of the set is what `errors classify` takes, with the place it was found at (`source`), the class that it has
-(`expected`) and others that could be defended (`acceptable`).
+(`expected`), others that could be defended (`acceptable`), and some with what follows: `retryable`, and `fault`, one of
+those listed. What follows is judged where the class is as expected.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from otel_pipeline.failures.classes import CLASSES
-from otel_pipeline.failures.classify import Classifier
+from otel_pipeline.failures.classify import Classifier, Verdict
 from otel_pipeline.failures.lines import told_evidence
 
 LABELLED: Final = Path(__file__).parents[1] / "data/errors.jsonl"
@@ -29,6 +30,9 @@ class Score:
     within: int = 0
     wrong: list[str] = field(default_factory=list)
     confusion: Counter[tuple[str, str]] = field(default_factory=Counter)
+    follows: int = 0
+    """Answers about retrying and fault."""
+    follows_wrong: list[str] = field(default_factory=list)
 
     def table(self) -> str:
         """A row for each class: how many there are, how many were named so, what the others were named."""
@@ -49,7 +53,8 @@ def score(path: Path = LABELLED) -> Score:
     """Name them all."""
     classifier, result = Classifier(), Score()
     for row in rows(path):
-        got = classifier.classify(told_evidence(row)).name
+        verdict = classifier.classify(told_evidence(row))
+        got = verdict.name
         result.total += 1
         result.strict += got == row["expected"]
         within = got in (row["expected"], *row.get("acceptable", ()))
@@ -57,11 +62,23 @@ def score(path: Path = LABELLED) -> Score:
         result.confusion[row["expected"], got] += 1
         if not within:
             result.wrong.append(f"{row['id']}: {row['expected']}, named {got}")
+        if got == row["expected"]:
+            _follow(result, row, verdict)
     return result
+
+
+def _follow(result: Score, row: dict[str, Any], verdict: Verdict) -> None:
+    for key, answer in (("retryable", verdict.retryable), ("fault", verdict.fault)):
+        if key in row:
+            result.follows += 1
+            right = row[key] if isinstance(row[key], list) else [row[key]]
+            if answer not in right:
+                result.follows_wrong.append(f"{row['id']}: {key} {row[key]}, told {answer}")
 
 
 if __name__ == "__main__":
     found = score(Path(sys.argv[1]) if sys.argv[1:] else LABELLED)
     print(found.table())
     print(f"{found.total}: {found.strict} as labelled, {found.within} within the labels that can be defended")
-    print("\n".join(found.wrong))
+    print(f"{found.follows - len(found.follows_wrong)} of {found.follows} answers about retrying and fault are right")
+    print("\n".join([*found.wrong, *found.follows_wrong]))

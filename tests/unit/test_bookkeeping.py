@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -34,30 +35,22 @@ class Notes:
         self.closed = False
         self.lock = threading.Lock()
 
-    def position(self, epoch: str) -> int:
-        return self.positions.get(epoch, 0)
-
     def apply(self, epoch: str, first: int, records: Sequence[bytes]) -> None:
         with self.lock:
             if self.error and self.trouble:
                 self.trouble -= 1
                 raise self.error
-            assert first >= self.positions.get(epoch, 0), "a record comes a second time"
-            self.kept += records
+            fresh = records[max(0, self.positions.get(epoch, 0) - first) :]
+            self.kept += fresh
             self.positions[epoch] = first + len(records)
 
     def close(self) -> None:
         self.closed = True
 
 
-def opened(directory: Path, **options: int) -> Outbox:
-    return Outbox(
-        directory,
-        {"traces": ("traces", ["sink"])},
-        bytes_max=options.get("bytes_max", 16 * MIB),
-        sync="off",
-        books=["notes"],
-    )
+def opened(directory: Path, *, bytes_max: int = 16 * MIB, clock: float = 1000.0) -> Outbox:
+    streams = {"traces": ("traces", ["sink"])}
+    return Outbox(directory, streams, bytes_max=bytes_max, sync="off", clock=lambda: clock, books=["notes"])
 
 
 def leave(outbox: Outbox, *records: bytes) -> None:
@@ -136,9 +129,9 @@ def test_records_wait_over_a_restart_and_count_against_the_cap(tmp_path: Path) -
     box.close()
     box = opened(tmp_path)
     assert box.bytes_used == used
-    assert box.records.read("notes", 0, MIB) == (0, [b"one"])
+    assert box.records.read("notes", MIB)[1] == [b"one"]
     leave(box, b"two")
-    assert box.records.read("notes", 1, MIB) == (1, [b"two"])
+    assert box.records.waiting("notes") == 2
     box.close()
     box = opened(tmp_path, bytes_max=8192)
     with pytest.raises(OutboxFull):
@@ -150,7 +143,8 @@ def test_records_wait_over_a_restart_and_count_against_the_cap(tmp_path: Path) -
 def test_a_crash_between_applying_and_deleting_applies_nothing_twice(tmp_path: Path) -> None:
     box, book = opened(tmp_path), Notes()
     leave(box, b"one", b"two")
-    book.apply(box.records.epoch, 0, [b"one"])  # and here it was killed
+    first, _ = box.records.read("notes", MIB)
+    book.apply(box.records.epoch, first, [b"one"])  # and here it was killed
     keeper = Bookkeeper(book, box, Stats())
     keeper.start()
     keeper.stop(time.monotonic() + 5)
@@ -158,16 +152,27 @@ def test_a_crash_between_applying_and_deleting_applies_nothing_twice(tmp_path: P
     box.close()
 
 
-def test_numbers_go_on_after_all_was_deleted_and_begin_anew_in_a_new_file(tmp_path: Path) -> None:
-    box = opened(tmp_path / "a")
+def test_no_number_is_used_again_even_if_a_power_cut_took_records_back(tmp_path: Path) -> None:
+    box = opened(tmp_path / "now")
     leave(box, b"one")
-    box.forget_records("notes", 1)
-    epoch = box.records.epoch
     box.close()
-    box = opened(tmp_path / "a")
-    assert (box.records.epoch, box.records.next("notes"), box.records.waiting("notes")) == (epoch, 1, 0)
+    shutil.copytree(tmp_path / "now", tmp_path / "before")
+    box = opened(tmp_path / "now", clock=2000.0)
+    leave(box, b"two")
+    applied = max(box.records.read("notes", MIB)[0] + 1, 2_000_000_000)
     box.close()
-    box = opened(tmp_path / "b")
-    assert box.records.next("notes") == 0
-    assert box.records.epoch != epoch
+    box = opened(tmp_path / "before", clock=2001.0)
+    leave(box, b"three")
+    box.forget_records("notes", 2_000_000_000)
+    assert box.records.read("notes", MIB) == (2_001_000_000, [b"three"])
+    assert applied < 2_001_000_000
     box.close()
+
+
+def test_the_identity_belongs_to_the_file(tmp_path: Path) -> None:
+    epochs = []
+    for name in ("a", "a", "b"):
+        box = opened(tmp_path / name)
+        epochs.append(box.records.epoch)
+        box.close()
+    assert epochs[0] == epochs[1] != epochs[2]

@@ -214,6 +214,13 @@ def test_a_url_that_cannot_be_used_is_told(url: str, told: str) -> None:
         open_database(url, owner=True)
 
 
+def test_an_old_sqlite_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    with pytest.raises(StoreError, match="needed: 3.35"):
+        opened(path)
+    assert not path.exists()
+
+
 def test_a_server_that_does_not_answer_is_told_without_its_password() -> None:
     pytest.importorskip("psycopg")
     with pytest.raises(StoreError) as caught:
