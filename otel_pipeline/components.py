@@ -78,6 +78,10 @@ Rows: TypeAlias = "Mapping[str, Row]"
 
 _RECEIVERS: Final = {
     "otlp": Row("otel_pipeline.receivers.otlp", "OtlpReceiver", ALL, "beta", "Takes OTLP in, over gRPC and HTTP."),
+    "dcgm": Row("otel_pipeline.receivers.dcgm", "DcgmReceiver", ("metrics",), "alpha", "Asks NVIDIA DCGM exporters."),
+    "nvml": Row(
+        "otel_pipeline.receivers.nvml", "NvmlReceiver", ("metrics",), "alpha", "Samples the GPUs of this machine."
+    ),
 }
 
 _PROCESSORS: Final = {
@@ -119,6 +123,13 @@ _PROCESSORS: Final = {
         ("traces",),
         "alpha",
         "Ends the jobs of workers that were killed, as lost.",
+    ),
+    "gpu_stats": Row(
+        "otel_pipeline.processors.gpu_stats",
+        "GpuStatsProcessor",
+        ("traces", "metrics"),
+        "alpha",
+        "Says on each span what its GPUs did meanwhile.",
     ),
     "error_class": Row(
         "otel_pipeline.processors.error_class",

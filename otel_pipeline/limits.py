@@ -221,9 +221,6 @@ REDACTION_TEXT_CHARS_KEPT: Final = 256
 REDACTION_KEYS_KEPT: Final = 4_096
 """Attribute keys whose verdict is remembered: a platform has some hundred."""
 
-REDACTION_SAMPLE_BYTES: Final = 2_048
-"""Looked at in each stretch of a request to see whether it lies in one long value."""
-
 REDACTION_HEAD_CHARS: Final = 128
 """Of a value that is cut for its size: enough to see what it was."""
 
@@ -242,6 +239,9 @@ LEDGER_WEIGHT_MAX: Final = 10_000
 
 LEDGER_SHARES_MAX: Final = 1_000_000
 """Parts of a GPU that fixed shares are counted in: sevenths, percents and millionths fit together below it."""
+
+LEDGER_FINE_BITS_MAX: Final = 65_536
+"""Of the number that makes all splits of a period whole: sums of percents up to 16 at once need 2,300."""
 
 LEDGER_CELLS_MAX: Final = 16 * 1024 * 1024
 """Claims times periods of one allocation; 100 bytes each while it runs."""
@@ -329,6 +329,16 @@ GPU_BREAKS_MAX: Final = 64
 GPU_SKEW_WINDOW_S: Final = 600
 """The least delay in this time tells how far a host's clock is off; it follows a clock that drifts."""
 
+GPU_METRICS_MAX: Final = 4_096
+"""GPU metrics in one batch, at some 80 us each: 256 requests of 10 metrics are one batch."""
+
+GPU_POINTS_SINGLE_MAX: Final = 16_384
+GPU_POINTS_SERIES_MAX: Final = 8_192
+GPU_POINTS_COMPARED_BYTES_MAX: Final = 128 * 1024 * 1024
+"""Points of these that are read one by one, at some 8 us each; series of points that are read in bulk, at some 40 us;
+and bytes that are compared for that: each is a tenth of a second or four. A scrape of 16 GPUs has 100 points. Agents'
+points are read in bulk: 8 GPUs have 40 series, all that a sampler keeps of them is 20 MB, compared five times."""
+
 DCGM_BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 """The answer of a DCGM exporter: 8 GPUs with 30 fields have 100 KB; with 7 MIG instances each and a line for each pod
 some MB."""
@@ -336,10 +346,45 @@ some MB."""
 DCGM_GPUS_MAX: Final = 1_024
 """GPUs and MIG instances behind one exporter: a node has at most 16 with 7 instances each."""
 
+DCGM_LINE_CHARS_MAX: Final = 8_192
+"""A line of an exporter: some 300 characters; with all labels of a pod some thousand."""
+
+DCGM_LABELS_KEPT: Final = 2_048
+"""Texts of labels whose meaning is remembered, one for each GPU and pod: at most 16 MiB, usually 1 MiB."""
+
 DCGM_ENDPOINTS_MAX: Final = 1_024
-"""Exporters that one receiver asks: each has a task, and all share the connections of the gateway's HTTP client."""
+"""Exporters that one receiver asks: each has a task and a connection."""
 
 NVML_WAITING_BYTES_MAX: Final = 16 * 1024 * 1024
 """Samples of this machine's GPUs that wait while the door says "later": 8 GPUs at 10 Hz make 70 KB a second, so about
 four minutes.
 """
+
+GPU_JOURNAL_S: Final = 900.0
+"""GPU samples of so many seconds survive a restart: spans that are under way by then are minutes long."""
+
+GPU_JOURNAL_BYTES_MAX: Final = 512 * 1024 * 1024
+"""The file's size at most: 64 GPUs with 4 quantities at 10 Hz fill half of it in that time."""
+
+GPU_EXPLAINED_MAX: Final = 10_000
+"""Spans of which it is remembered why they have no GPU data, for `otel-pipeline gpu --explain`."""
+
+GPU_PARKED_HOSTS_MAX: Final = 8
+"""Hosts of one batch whose spans wait on their own; those of further ones wait together."""
+
+SIEVE_BYTES_KEPT: Final = 8 * 1024 * 1024
+"""Of the buffers for what is new in one request, kept for the next one: a coalesced batch in which all is new."""
+
+SIEVE_UNITS_KEPT: Final = 16_384
+SIEVE_UNIT_BYTES_MAX: Final = 128
+"""Attributes and texts known to be clean: names, routes, models, hosts of a platform; 2.4 MiB. Longer ones are searched
+each time."""
+
+SIEVE_KEYS_KEPT: Final = 4_096
+"""Attribute keys known to be clean, of as many bytes: a platform has some hundred; 0.6 MiB."""
+
+FOCUS_MISTAKES_MAX: Final = 1_000
+"""Mistakes of a FOCUS file that are told: a wrong column is wrong in each of a million rows."""
+
+GPU_SAMPLES_HELD_MAX: Final = 1_000
+"""Batches of GPU samples that wait for the journal's next write, a second away; further ones are not journaled."""

@@ -1,0 +1,136 @@
+"""Which rows of a batch of spans are to be joined, and on which GPUs each ran: columns in, arrays for `join` out.
+
+Python is spent on distinct resources and on distinct ids that spans name, not on spans.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.common.v1.common_pb2 import ArrayValue
+
+from otel_pipeline.gpu.ingest import hosts_of
+from otel_pipeline.gpu.join import Spans
+from otel_pipeline.gpu.resolve import IDS, SPAN_KEYS, Found, resolve
+from otel_pipeline.wire.values import python_value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otel_pipeline.gpu.ingest import Hosts
+    from otel_pipeline.gpu.timeline import Timelines
+    from otel_pipeline.wire.batch import Batch, Ints, Mask
+    from otel_pipeline.wire.values import Value
+
+JOB: Final = ("otel_pipeline.job.outcome", "otel_pipeline.stage.name")
+COMFYUI: Final = ("comfyui.prompt.id", "comfyui.node.type")
+MODEL: Final = ("gen_ai.request.model", "gen_ai.operation.name")
+DEFAULT_KEYS: Final = (*JOB, *COMFYUI, *MODEL)
+CLIENT: Final = 3
+PRODUCER: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where spans ran: their host, and the GPUs that they used there."""
+
+    hosts: Hosts
+    found: Found
+    numbers: tuple[int, ...]
+    """Of the GPUs in the timelines; -1 for one that is not known."""
+    names: str
+    """The models of the GPUs, the distinct ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Spans of hosts with GPUs."""
+
+    rows: Ints
+    places: list[Place]
+    place: Ints
+    """For each of `rows` the number of its place."""
+
+    def spans(self, batch: Batch, mask: Mask) -> Spans:
+        """Intervals and GPUs of the rows in `mask`, which has an entry for each of `rows`."""
+        rows = self.rows[mask]
+        sizes = np.array([len(place.numbers) for place in self.places], np.int64)
+        flat = np.array([number for place in self.places for number in place.numbers], np.int64)
+        firsts = np.cumsum(sizes) - sizes
+        chosen = self.place[mask]
+        lengths = sizes[chosen]
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        gpus = flat[np.repeat(firsts[chosen], lengths) + within]
+        return Spans(batch.time[rows].view(np.int64), batch.end_time[rows].view(np.int64), offsets, gpus)
+
+
+def default_selection(batch: Batch) -> Mask:
+    """Jobs, stages, prompts and nodes of ComfyUI, and spans of a model that are no call of somebody else's."""
+    chosen = np.zeros(len(batch), np.bool_)
+    for key in (*JOB, *COMFYUI):
+        chosen |= batch.present(key)
+    own = (batch.kind != CLIENT) & (batch.kind != PRODUCER)
+    for key in MODEL:
+        chosen |= batch.present(key) & own
+    return chosen
+
+
+def used(batch: Batch, chosen: Mask, timelines: Timelines) -> Used | None:
+    """The chosen rows of hosts that have GPUs; None if there are none."""
+    codes, resources = batch.resources()
+    hosts = [hosts_of(resource) for resource in resources]
+    with_gpus = np.array([bool(timelines.devices(names)) for names in hosts], np.bool_)
+    mask = chosen & with_gpus[codes]
+    if not mask.any():
+        return None
+    rows = np.flatnonzero(mask)
+    named, ids = _named(batch, rows)
+    keys = codes[rows].astype(np.int64) * len(ids) + named
+    distinct, place = np.unique(keys, return_inverse=True)
+    places = [
+        _place(hosts[code], ids[index], resources[code], timelines)
+        for code, index in (divmod(key, len(ids)) for key in distinct.tolist())
+    ]
+    return Used(rows, places, place)
+
+
+def _named(batch: Batch, rows: Ints) -> tuple[Ints, list[dict[str, object]]]:
+    """For each row the number of what it says of its GPUs; number 0 is nothing."""
+    told: dict[bytes, int] = {b"": 0}
+    ids: list[dict[str, object]] = [{}]
+    named = np.zeros(len(rows), np.int64)
+    for key in SPAN_KEYS:
+        saying = batch.present(key)[rows] & (named == 0)
+        texts = batch.strings(key)
+        for position in np.flatnonzero(saying).tolist():
+            row = int(rows[position])
+            raw = batch.raw(key, row)
+            mark = key.encode() + b"\0" + raw
+            if mark not in told:
+                text = texts.at(row)
+                told[mark] = len(ids)
+                ids.append({key: text if text is not None else _array(raw)})
+            named[position] = told[mark]
+    return named, ids
+
+
+def _array(raw: bytes) -> list[object]:
+    try:
+        return [python_value(value) for value in ArrayValue.FromString(raw).values]
+    except DecodeError:
+        return []
+
+
+def _place(hosts: Hosts, span: Mapping[str, object], resource: Mapping[str, Value], timelines: Timelines) -> Place:
+    devices = timelines.devices(hosts)
+    found = resolve(span, resource, devices)
+    known = {device.uuid: device.name for device in devices}
+    names = dict.fromkeys(name for gpu in found.gpus if (name := known.get(gpu, "")))
+    return Place(hosts, found, tuple(timelines.gpu(hosts, gpu) for gpu in found.gpus), ", ".join(names))
+
+
+__all__ = ["DEFAULT_KEYS", "IDS", "Place", "Used", "default_selection", "used"]
