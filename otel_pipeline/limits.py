@@ -173,6 +173,9 @@ FAILURE_STACK_CHARS_MAX: Final = 65_536
 FAILURE_CHAIN_MAX: Final = 32
 """Exceptions of one chain that are looked at."""
 
+FAILURE_QUOTES_MAX: Final = 16
+"""Hosts, URLs and types that are looked for in one message: further ones repeat the first."""
+
 FAILURES_KEPT: Final = 4_096
 """Verdicts kept between batches, about 400 bytes each: more than the distinct failures of a platform on a bad day."""
 
@@ -192,6 +195,9 @@ shipped ones work with 4 MiB, but slower in a storm of different messages."""
 
 LOGGED_EXCEPTION_CHARS_MAX: Final = 8 * 1024 * 1024
 """Of all exceptions together that were logged and wait for their spans: some thousand with their stack traces."""
+
+FAILURE_ORIGINS_KEPT: Final = 16_384
+"""Failed spans that are remembered, about 300 bytes each, so that a parent's failure is known as the same one."""
 
 NEWS_REQUEST_MAX: Final = 200
 """New error groups in one request of events."""
@@ -366,8 +372,11 @@ GPU_JOURNAL_S: Final = 900.0
 GPU_JOURNAL_BYTES_MAX: Final = 512 * 1024 * 1024
 """The file's size at most: 64 GPUs with 4 quantities at 10 Hz fill half of it in that time."""
 
-GPU_EXPLAINED_MAX: Final = 10_000
-"""Spans of which it is remembered why they have no GPU data, for `otel-pipeline gpu --explain`."""
+GPU_EXPLAINED_MAX: Final = 100_000
+"""Spans of which it is remembered why they have no GPU data, for `otel-pipeline gpu --explain`: 28 bytes each."""
+
+GPU_EXPLAINED_HELD_MAX: Final = 10_000
+"""Of them those that wait for the journal's next write, a second away; further ones are not remembered."""
 
 GPU_PARKED_HOSTS_MAX: Final = 8
 """Hosts of one batch whose spans wait on their own; those of further ones wait together."""

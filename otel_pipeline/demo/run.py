@@ -158,6 +158,7 @@ class _Demo:
             "metrics of the gateway": self.environment.url("telemetry", "/metrics"),
             "health": self.environment.url("health", "/readyz"),
             "traces, logs, configuration": str(self.environment.folder),
+            "failures by group": f"otel-pipeline errors list --data-dir {self.environment.folder}",
             "what waits in the gateway": f"otel-pipeline queue --data-dir {self.environment.folder}",
         }
         if self.environment.jaeger:

@@ -24,6 +24,7 @@ from otel_pipeline.failures.news import request_of
 from otel_pipeline.failures.noise import KEYS as NOISE_KEYS
 from otel_pipeline.failures.noise import noise as noise_of
 from otel_pipeline.failures.occurrences import Group, encode
+from otel_pipeline.failures.origins import IDS, Origins
 from otel_pipeline.failures.pack import read_file
 from otel_pipeline.limits import EXPOSITION_SERIES_MAX, FAILURES_JUDGED_MAX, NEWS_REQUEST_MAX
 from otel_pipeline.wire import cells
@@ -54,8 +55,8 @@ BACKENDS: Final = (
 MODEL: Final = "gen_ai.request.model"
 LABELS: Final = ("class", "service", "backend", "model", "fault")
 BOOK: Final = "error_groups"
+HTTP_STATUS: Final = NUMBERS[:2]
 NEWS_ROUND_S: Final = 0.5
-IDS: Final = [cells.TRACE_HI, cells.TRACE_LO, cells.SPAN_ID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class ErrorClassProcessor:
         self._judged_max = config.judged_max
         self._health_checks = config.health_checks
         self._logged = context.shared.get(f"{context.component_id} logged", LoggedExceptions)
+        self._origins = context.shared.get(f"{context.component_id} origins", Origins)
         self._book: Any = context.books.get(BOOK)
         self._tells = context.signal is Signal.LOGS
         counts = context.stats.failures
@@ -132,7 +134,7 @@ class ErrorClassProcessor:
         _write(batch, codes, verdicts, failures)
         self._count(batch, codes, verdicts)
         if self._book is not None:
-            batch.record(BOOK, _record(batch, failures, verdicts))
+            self._keep(batch, failures, verdicts)
 
     async def originate(self, entrance: Entrance) -> None:
         """Where it stands in a logs pipeline: hand in what the store has told of new groups."""
@@ -143,6 +145,17 @@ class ErrorClassProcessor:
                 if not isinstance(await entrance.accept(request_of(news)), Accepted):
                     self._book.news.extendleft(reversed(news))
                     break
+
+    def _keep(self, batch: Batch, failures: _Failures, verdicts: list[Verdict]) -> None:
+        """Leave the failures that stand for themselves for the store."""
+        names = [verdict.name for verdict in verdicts]
+        classes = [names[number] for number in failures.group.tolist()]
+        telling = np.zeros(len(failures.rows), np.bool_)
+        for key in (*EXCEPTION[:2], "status"):
+            telling |= failures.columns[key].where(bool)
+        standing = self._origins.standing(batch, failures.rows, classes, telling)
+        if standing.any():
+            batch.record(BOOK, _record(batch, failures, verdicts, standing))
 
     def _exceptions(self, batch: Batch, failed: Mask) -> Sequence[Strings]:
         """Type, message and stack trace of the failed rows: their own, or those that were logged for a silent span."""
@@ -283,20 +296,21 @@ def _write(batch: Batch, codes: Codes, verdicts: list[Verdict], failures: _Failu
         batch.set("error.type", Constants(types, kinds.values), types >= 0, "insert")
 
 
-def _record(batch: Batch, failures: _Failures, verdicts: list[Verdict]) -> bytes:
+def _record(batch: Batch, failures: _Failures, verdicts: list[Verdict], standing: Mask) -> bytes:
     """The occurrences for the store. What was named by type alone is one group for each class."""
     places: dict[str, int] = {}
     groups: list[Group] = []
-    numbers = np.empty(len(verdicts), np.int64)
-    for index, verdict in enumerate(verdicts):
+    numbers = np.full(len(verdicts), ABSENT, np.int64)
+    rows, group = failures.rows[standing], failures.group[standing]
+    for index in np.unique(group).tolist():
+        verdict = verdicts[index]
         mark = verdict.fingerprint or f"coarse-{verdict.name.lower()}"
         numbers[index] = places.setdefault(mark, len(groups))
         if numbers[index] == len(groups):
             groups.append(_group(mark, verdict, failures, int(failures.example[index])))
     services = resource_column(batch, "service.name")
-    rows = failures.rows
     table = np.empty((len(rows), 6), np.int64)
-    table[:, 0] = numbers[failures.group]
+    table[:, 0] = numbers[group]
     table[:, 1] = services.codes[rows]
     end_ns = batch.end_time if batch.signal is Signal.TRACES else np.where(batch.time, batch.time, batch.end_time)
     table[:, 2] = end_ns[rows].view(np.int64)
@@ -305,10 +319,11 @@ def _record(batch: Batch, failures: _Failures, verdicts: list[Verdict]) -> bytes
 
 
 def _group(mark: str, verdict: Verdict, failures: _Failures, place: int) -> Group:
-    kind, message = (failures.columns[key].at(place) or "" for key in EXCEPTION[:2])
-    name = failures.columns["name"].at(place) or ""
-    message = message or failures.columns["status"].at(place) or ""
-    return Group(mark, verdict.name, verdict.rule, verdict.retryable, verdict.fault, kind, message, name)
+    told = {key: column.at(place) or "" for key, column in failures.columns.items()}
+    kind, message = (told[key] for key in EXCEPTION[:2])
+    statuses = (f"HTTP {told[key]}" for key in HTTP_STATUS if told.get(key))
+    message = message or told["status"] or next(statuses, "")
+    return Group(mark, verdict.name, verdict.rule, verdict.retryable, verdict.fault, kind, message, told["name"])
 
 
 def _first_of(batch: Batch, keys: Sequence[str]) -> Strings:

@@ -63,7 +63,7 @@ class Bench:
         self.left: list[bytes] = []
         loop: Any = None
         config = ErrorClassProcessor.Config.model_validate(settings)
-        books = {name: self.book for name in ErrorClassProcessor.books(config)}
+        books = dict.fromkeys(ErrorClassProcessor.books(config), self.book)
         context = Context("error_class", self.stats, self.exposition, loop, signal=Signal.LOGS, books=books)
         self.processor = ErrorClassProcessor(config, context)
 
@@ -318,9 +318,8 @@ def test_nothing_is_left_without_failures_or_when_groups_are_off() -> None:
 
 def test_news_of_groups_become_log_records_linked_to_their_span() -> None:
     bench = Bench()
-    group = Group(
-        "f" * 16, "GPU_OOM_ERROR", "gpu-oom", True, "platform", "torch.OutOfMemoryError", "no memory", "render"
-    )
+    told = ("platform", "torch.OutOfMemoryError", "no memory", "render")
+    group = Group("f" * 16, "GPU_OOM_ERROR", "gpu-oom", True, *told)  # noqa: FBT003
     bench.book.news.append(News("new", group, "worker", "0a" * 16, "0b" * 8, 5))
     bench.book.news.append(News("regressed", group, "worker", "", "", 6))
     entrance = RememberingEntrance(RetryLater(1.0, "full"), Accepted())
@@ -343,3 +342,67 @@ def test_news_of_groups_become_log_records_linked_to_their_span() -> None:
     assert (new.trace_id, new.span_id) == (b"\x0a" * 16, b"\x0b" * 8)
     assert marks(attributes(new))["class"] == "GPU_OOM_ERROR"
     assert new.body.string_value == "new failure GPU_OOM_ERROR in worker: torch.OutOfMemoryError no memory"
+
+
+def nested(*, told: tuple[str, str] = ("ValueError", "no frame")) -> list[Span]:
+    """A failed call in a failed stage in a failed job."""
+    made = [span(name, exception=told) for name in ("call", "stage", "job")]
+    for number, one in enumerate(made, 1):
+        one.span_id, one.parent_span_id = bytes([number]) * 8, bytes([number + 1]) * 8 if number < 3 else b""
+        one.end_time_unix_nano = 1_700_000_000_000_000_000 + number
+    return made
+
+
+def left_names(bench: Bench) -> list[list[str]]:
+    """Of each record the span names of its groups."""
+    return [sorted(group.span_name for group in decode(left).groups) for left in bench.left]
+
+
+def test_a_failure_that_passes_through_its_parents_is_kept_once() -> None:
+    bench = Bench()
+    assert all(marks(one) for one in bench.spans(*reversed(nested())))
+    assert left_names(bench) == [["call"]]
+    one_by_one = Bench()
+    for one in nested():
+        one_by_one.spans(one)
+    assert left_names(one_by_one) == [["call"]]
+
+
+def test_a_parent_that_fails_in_another_way_stands_for_itself() -> None:
+    bench = Bench()
+    call, stage, _ = nested(told=("redis.exceptions.ConnectionError", "Connection refused"))
+    bench.spans(call, nested()[1])
+    assert left_names(bench) == [["call", "stage"]]
+    assert stage.name == "stage"
+
+
+def test_a_call_that_tells_its_status_only_leaves_the_word_to_its_parent() -> None:
+    bench = Bench()
+    call, stage, job = nested(told=("", ""))
+    call.attributes.add(key="http.response.status_code").value.int_value = 500
+    bench.spans(call)
+    assert decode(bench.left[0]).groups[0].message == "HTTP 500"
+    for one in (stage, job):
+        one.status.message = "render failed"
+    bench.spans(stage, job)
+    assert left_names(bench) == [["call"], ["stage"]]
+
+
+def test_a_record_of_a_failure_that_its_span_or_a_child_has_told_is_not_kept_again() -> None:
+    bench = Bench()
+    call, stage, _ = nested(told=("torch.OutOfMemoryError", "Allocation on device"))
+    call.trace_id = stage.trace_id = b"t" * 16
+    bench.spans(call)
+    of_call, of_stage, other = logged(), logged(), logged(exception__type="redis.ConnectionError")
+    of_call.span_id, of_stage.span_id, other.span_id = b"\x01" * 8, b"\x02" * 8, b"\x02" * 8
+    bench.records(of_call, of_stage)
+    assert len(bench.left) == 1
+    bench.records(of_stage, other)
+    assert len(decode(bench.left[1]).table) == 1
+
+
+def test_a_request_that_comes_again_leaves_the_same_record() -> None:
+    bench = Bench()
+    bench.spans(*nested())
+    bench.spans(*nested())
+    assert bench.left[0] == bench.left[1]
