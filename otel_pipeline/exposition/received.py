@@ -50,6 +50,8 @@ TARGET_INFO: Final = "target_info"
 RESERVED: Final = {"histogram": "le", "summary": "quantile"}
 """The label that the format itself gives to samples of a type."""
 IDENTITY: Final = frozenset({"service.name", "service.namespace", "service.instance.id"})
+MOMENTARY: Final = frozenset({"otel_pipeline.sent_time_unix_nano", "otel_pipeline.sample_age_max_nano"})
+"""Resource attributes that tell of one request: as labels they would begin new series with each."""
 CUMULATIVE: Final = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 DELTA: Final = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 NO_VALUE: Final = DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
@@ -250,12 +252,13 @@ class ReceivedMetrics:
             labels["job"] = f"{namespace}/{service}" if namespace else service
         if instance := identity.get("service.instance.id"):
             labels["instance"] = instance
-        others = labels_of(pair for pair in resource.attributes if pair.key not in IDENTITY)
+        lasting = [pair for pair in resource.attributes if pair.key not in MOMENTARY]
+        others = labels_of(pair for pair in lasting if pair.key not in IDENTITY)
         key = tuple(labels.items())
         room = key in self._targets or len(self._targets) < RECEIVED_TARGETS_MAX
         if labels and room and 0 < len(others) <= RECEIVED_LABELS_MAX:
             self._targets[key] = now, {**others, **labels}
-        return {**labels_of(resource.attributes), **labels} if self._translation.resource_labels else labels
+        return {**labels_of(lasting), **labels} if self._translation.resource_labels else labels
 
     # -- what goes -----------------------------------------------------------------------------------------------------
 

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 Ints: TypeAlias = "NDArray[np.int64]"
 Floats: TypeAlias = "NDArray[np.float64]"
 Bools: TypeAlias = "NDArray[np.bool_]"
+_Used: TypeAlias = "tuple[Series, Bools | None]"
+"""A series, and for which spans it was asked; None: for all."""
 
 _START_BITS: Final = 44
 """Of a start in us, since the first one: 200 days."""
@@ -213,7 +215,7 @@ def _join_gpu(gpu: Gpu | None, pairs: _Pairs, rows: slice) -> None:
     starts, ends, columns = pairs.starts[rows], pairs.ends[rows], pairs.columns[:, rows]
     finder = Finder(starts, ends)
     least = ends - starts
-    used: list[Series] = []
+    used: list[_Used] = []
     busy = gpu.settled(Quantity.UTILIZATION)
     if busy is not None:
         found = finder.places(busy)
@@ -222,13 +224,13 @@ def _join_gpu(gpu: Gpu | None, pairs: _Pairs, rows: slice) -> None:
         columns[_BUSY_NS] = covered
         columns[_BUSIEST] = highest_within(busy, found, is_of_moment=False)
         least = np.minimum(least, covered)
-        used.append(busy)
+        used.append((busy, None))
     memory = gpu.settled(Quantity.MEMORY_USED)
     if memory is not None:
         found = finder.places(memory)
         columns[_MEMORY] = highest_within(memory, found, is_of_moment=True)
         least = np.minimum(least, covered_ns(memory, found))
-        used.append(memory)
+        used.append((memory, None))
     least = _join_energy(gpu, finder, columns, used, least)
     if not used:
         pairs.reason[rows] = Reason.NO_SAMPLES
@@ -238,46 +240,48 @@ def _join_gpu(gpu: Gpu | None, pairs: _Pairs, rows: slice) -> None:
     pairs.reason[rows] = _reasons(used, starts, ends, least)
 
 
-def _join_energy(gpu: Gpu, finder: Finder, columns: Floats, used: list[Series], least: Ints) -> Ints:
+def _join_energy(gpu: Gpu, finder: Finder, columns: Floats, used: list[_Used], least: Ints) -> Ints:
     """From the counter; where that knows nothing, or there is none, from power. Returns the least that is covered."""
     counter = gpu.settled(Quantity.ENERGY)
     power = gpu.settled(Quantity.POWER)
     if counter is not None and not counter.is_dead:
         energy, error, known, covered = energy_of(counter, finder.places(counter))
-        used.append(counter)
     elif power is not None:
         energy, error, known = power_of(power, finder.places(power))
-        covered = known
-        used.append(power)
-        power = None
+        covered, counter, power = known, power, None
     else:
         return least
     unknown = known == 0
+    counted = None
     if unknown.any():
         rest = unknown.nonzero()[0]
         if power is not None:
             energy[rest], error[rest], known[rest] = power_of(power, finder.some(rest).places(power))
             covered[rest] = known[rest]
-            used.append(power)
+            counted = ~unknown | (known == 0)
+            used.append((power, ~counted))
             unknown = known == 0
         energy[unknown] = error[unknown] = np.nan
+    used.append((counter, counted))
     columns[_ENERGY] = energy
     columns[_ERROR] = error
     columns[_POWER] = energy * SECOND_NS / np.maximum(known, 1)
     return np.minimum(least, covered)
 
 
-def _reasons(used: list[Series], starts: Ints, ends: Ints, covered: Ints) -> NDArray[np.int8]:
+def _reasons(used: list[_Used], starts: Ints, ends: Ints, covered: Ints) -> NDArray[np.int8]:
     found = np.zeros(len(starts), np.int8)
     lacking = (covered < ends - starts).nonzero()[0]
     if len(lacking):
         begin, end = starts[lacking], ends[lacking]
         reasons = np.full(len(lacking), Reason.GAP, np.int8)
-        for series in used:
+        for series, mask in used:
+            was = np.zeros(len(lacking), np.int8)
             if series.is_counter:
-                reasons[series.holes.within(begin, end) > 0] = Reason.RESET
-        reasons[begin < max(series.first_ns for series in used)] = Reason.BEFORE
-        reasons[end > min(series.last_ns for series in used)] = Reason.LATE
+                was[series.holes.within(begin, end) > 0] = Reason.RESET
+            was[begin < series.first_ns] = Reason.BEFORE
+            was[end > series.last_ns] = Reason.LATE
+            reasons = np.maximum(reasons, was if mask is None else was * mask[lacking])
         found[lacking] = reasons
     return found
 

@@ -2,7 +2,7 @@
 `otel-pipeline gpu` reads them beside a running gateway.
 
     samples     time of arrival in ms, number -> one serialized Samples
-    explained   trace id, span id -> why a span has no or not all GPU data, as JSON; the newest EXPLAINED_MAX
+    explained   the same key -> spans without all GPU data and why: serialized Incomplete, GPU_EXPLAINED_MAX spans in all
 
 Trouble with the file costs the memory over a restart, nothing else.
 """
@@ -13,7 +13,9 @@ import json
 import logging
 import struct
 import threading
-from dataclasses import fields
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 import lmdb
@@ -24,8 +26,10 @@ from otel_pipeline.gpu.quantities import Quantity
 from otel_pipeline.limits import GPU_EXPLAINED_MAX, GPU_JOURNAL_BYTES_MAX, GPU_JOURNAL_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from otel_pipeline.wire.batch import Ints
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,23 @@ DIRECTORY: Final = "gpu"
 FILE_ERRORS: Final = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError)
 PRUNED_MAX: Final = 1_000
 """Entries that one write deletes: a burst must not make the next write long."""
+ID_BYTES: Final = 24
+"""A trace id and a span id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """Spans of one batch without all GPU data, and why."""
+
+    ids: Ints
+    """A row each: the halves of the trace id, and the span id."""
+    codes: Ints
+    """For each row the number of what is told."""
+    told: Sequence[dict[str, Any]]
+    """JSON objects."""
+
+    def __len__(self) -> int:
+        return len(self.codes)
 
 
 class Journal:
@@ -46,6 +67,8 @@ class Journal:
         self._file: lmdb.Environment | None = None
         self._databases: dict[str, Any] = {}
         self._number = 0
+        self._explained: deque[tuple[bytes, int]] = deque()
+        """Keys and how many spans each tells of, the oldest first."""
 
     def load(self, now_s: float) -> list[tuple[int, Samples]]:
         """Open the file; the samples in it that are young enough, with the times in ns at which they came."""
@@ -57,6 +80,8 @@ class Journal:
             oldest = KEY.pack(max(0, int((now_s - GPU_JOURNAL_S) * 1000)), 0)
             with self._file.begin(db=self._databases["samples"]) as txn, txn.cursor() as cursor:
                 found = list(cursor) if cursor.set_range(oldest) else []
+            with self._file.begin(db=self._databases["explained"]) as txn, txn.cursor() as cursor:
+                self._explained.extend((bytes(key), _count(value)) for key, value in cursor)
             return [(KEY.unpack(key)[0] * 1_000_000, samples) for key, value in found for samples in _decoded(value)]
 
     def _open(self) -> lmdb.Environment | None:
@@ -80,19 +105,24 @@ class Journal:
                 break
         return None
 
-    def write(self, now_s: float, samples: Sequence[Samples], explained: Mapping[bytes, Mapping[str, Any]]) -> None:
+    def write(self, now_s: float, samples: Sequence[Samples], incomplete: Sequence[Incomplete]) -> None:
         """Add what came, forget what is old. Raises lmdb.Error."""
         with self._lock:
             if self._file is None:
                 return
+            now_ms = int(now_s * 1000)
             with self._file.begin(write=True) as txn:
-                for one in samples:
-                    self._number = (self._number + 1) % 2**32
-                    key = KEY.pack(int(now_s * 1000), self._number)
-                    txn.put(key, encode(one), db=self._databases["samples"])
-                for key, told in explained.items():
-                    txn.put(key, json.dumps(told).encode(), db=self._databases["explained"])
-                self._prune(txn, KEY.pack(max(0, int((now_s - GPU_JOURNAL_S) * 1000)), 0))
+                for record in samples:
+                    txn.put(self._key(now_ms), encode(record), db=self._databases["samples"])
+                for told in incomplete:
+                    key = self._key(now_ms)
+                    txn.put(key, encode_incomplete(told, now_ms), db=self._databases["explained"])
+                    self._explained.append((key, len(told)))
+                self._prune(txn, KEY.pack(max(0, now_ms - int(GPU_JOURNAL_S * 1000)), 0))
+
+    def _key(self, now_ms: int) -> bytes:
+        self._number = (self._number + 1) % 2**32
+        return KEY.pack(now_ms, self._number)
 
     def _prune(self, txn: lmdb.Transaction, oldest: bytes) -> None:
         with txn.cursor(self._databases["samples"]) as cursor:
@@ -100,13 +130,11 @@ class Journal:
                 if not cursor.first() or bytes(cursor.key()) >= oldest:
                     break
                 cursor.delete()
-        database = self._databases["explained"]
-        spare = txn.stat(database)["entries"] - GPU_EXPLAINED_MAX
-        if spare > 0:
-            with txn.cursor(database) as cursor:
-                aged = sorted((json.loads(bytes(value)).get("at_ms", 0), bytes(key)) for key, value in cursor)
-            for _, key in aged[: spare + GPU_EXPLAINED_MAX // 10]:
-                txn.delete(key, db=database)
+        spare = sum(count for _, count in self._explained) - GPU_EXPLAINED_MAX
+        while spare > 0:
+            key, count = self._explained.popleft()
+            spare -= count
+            txn.delete(key, db=self._databases["explained"])
 
     def close(self) -> None:
         """Give up the file; may be called twice."""
@@ -116,28 +144,81 @@ class Journal:
                 self._file = None
 
 
-def read_beside(directory: Path, trace_id: str = "") -> tuple[list[Samples], list[dict[str, Any]]]:
-    """What the journals below a gateway's data directory hold: the samples, and what is told of one trace."""
-    samples: list[Samples] = []
-    told: list[dict[str, Any]] = []
-    for file in sorted(directory.glob(f"components/*/*/{DIRECTORY}/data.mdb")):
-        with lmdb.open(str(file.parent), readonly=True, max_dbs=2, lock=True) as env, env.begin() as txn:
-            names = {bytes(key) for key, _ in txn.cursor()}
-            for name in names & {b"samples", b"explained"}:
-                database = env.open_db(name, txn=txn, create=False)
-                with txn.cursor(database) as cursor:
-                    if name == b"samples":
-                        samples += [one for _, value in cursor for one in _decoded(value)]
-                    elif trace_id and cursor.set_range(bytes.fromhex(trace_id)):
-                        told += _of_trace(cursor, bytes.fromhex(trace_id))
-    return samples, told
+# -- beside a running gateway ------------------------------------------------------------------------------------------
 
 
-def _of_trace(cursor: lmdb.Cursor, trace_id: bytes) -> Iterator[dict[str, Any]]:
-    for key, value in cursor:
-        if not bytes(key).startswith(trace_id):
-            break
-        yield json.loads(bytes(value))
+def files(directory: Path) -> list[Path]:
+    """The journals below a gateway's data directory."""
+    return [file.parent for file in sorted(directory.glob(f"components/*/*/{DIRECTORY}/data.mdb"))]
+
+
+def latest(directory: Path, window_s: float) -> list[tuple[int, Samples]]:
+    """The samples of a journal that came in the last seconds before its newest one, with the times in ns at which they
+    came, the oldest first. Raises lmdb.Error.
+    """
+    found: list[tuple[int, Samples]] = []
+    with _beside(directory, b"samples") as cursor:
+        if cursor is None or not cursor.last():
+            return []
+        first_ms = KEY.unpack(cursor.key())[0] - int(window_s * 1000)
+        if cursor.set_range(KEY.pack(max(0, first_ms), 0)):
+            found += [(KEY.unpack(key)[0] * 1_000_000, one) for key, value in cursor for one in _decoded(value)]
+    return found
+
+
+def explained(directory: Path, trace_id: bytes) -> list[dict[str, Any]]:
+    """What a journal tells of the spans of one trace, the oldest first. Raises lmdb.Error."""
+    with _beside(directory, b"explained") as cursor:
+        return [] if cursor is None else [told for _, value in cursor for told in _of_trace(value, trace_id)]
+
+
+@contextmanager
+def _beside(directory: Path, name: bytes) -> Iterator[lmdb.Cursor | None]:
+    """A cursor in a journal that another process has open; None if it has no such part yet."""
+    with lmdb.open(str(directory), readonly=True, max_dbs=2) as env, env.begin() as txn:
+        try:
+            database = env.open_db(name, txn=txn, create=False)
+        except lmdb.NotFoundError:
+            yield None
+            return
+        with txn.cursor(database) as cursor:
+            yield cursor
+
+
+# -- records -----------------------------------------------------------------------------------------------------------
+
+
+def encode_incomplete(incomplete: Incomplete, at_ms: int) -> bytes:
+    """A line of JSON, then ids and codes."""
+    head = {"at_ms": at_ms, "count": len(incomplete), "told": incomplete.told}
+    ids, codes = _bytes(incomplete.ids, ">i8"), _bytes(incomplete.codes, "<i4")
+    return b"".join((json.dumps(head, separators=(",", ":")).encode(), b"\n", ids, codes))
+
+
+def _of_trace(record: bytes, trace_id: bytes) -> Iterable[dict[str, Any]]:
+    if trace_id not in record:
+        return []
+    line, _, arrays = bytes(record).partition(b"\n")
+    try:
+        head = json.loads(line)
+        count = int(head["count"])
+        codes = np.frombuffer(arrays, "<i4", count, ID_BYTES * count).tolist()
+        spans = [arrays[row * ID_BYTES : (row + 1) * ID_BYTES] for row in range(count)]
+        return [
+            {"span_id": span[16:].hex(), **head["told"][code], "at_ms": head["at_ms"]}
+            for span, code in zip(spans, codes, strict=True)
+            if span.startswith(trace_id)
+        ]
+    except (ValueError, TypeError, KeyError, IndexError):
+        return []
+
+
+def _count(record: bytes) -> int:
+    """Of how many spans a record tells; a damaged one counts as one."""
+    try:
+        return max(1, int(json.loads(bytes(record).partition(b"\n")[0])["count"]))
+    except (ValueError, TypeError, KeyError):
+        return 1
 
 
 def encode(samples: Samples) -> bytes:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from otel_pipeline.gpu.join import Reason, Status
+from otel_pipeline.gpu.join import Status
 from otel_pipeline.gpu.resolve import IDS, How
 from otel_pipeline.wire.batch import ABSENT, Constants
 
@@ -30,17 +30,6 @@ FLOATS: Final = {
 WRITTEN: Final = (IDS, NAME, MEMORY, STATUS, *FLOATS)
 STATUSES: Final = ("ok", "partial", "missing", "ambiguous", "none")
 AMBIGUOUS, NONE = 3, 4
-REASONS: Final = {
-    Reason.NONE: "",
-    Reason.GAP: "samples are too far apart",
-    Reason.RESET: "the energy counter began anew",
-    Reason.BEFORE: "the span begins before what is kept of the GPU",
-    Reason.LATE: "the span ends after the last sample",
-    Reason.NO_SAMPLES: "the GPU is known, but there are no two samples of it",
-    Reason.UNKNOWN_GPU: "nothing is known of this GPU",
-    Reason.NO_GPU: "the span has no GPU",
-    Reason.INTERVAL: "the span ends before it begins",
-}
 
 
 def statuses(used: Used, joined: Joined, joinable: Mask) -> Ints:

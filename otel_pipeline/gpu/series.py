@@ -283,7 +283,9 @@ class Series:
         self._thin_out()
         room, rows_max = len(self._times), self._sizes.fine + self._sizes.coarse
         if self.count + extra > room - (room >> 3) and room < rows_max:
-            self._resize(min(max(2 * room, self.count + extra, _ROWS_FIRST), rows_max))
+            self._resize(min(max(room + (room >> 2), self.count + extra, _ROWS_FIRST), rows_max))
+        if self.count + extra > len(self._times):  # holes everywhere: nothing could be made coarse
+            self._forget(max(self.count + extra - len(self._times), self._sizes.fine >> 3))
 
     def _thin_out(self) -> None:
         """Rows before the newest seven eighths of the fine ones become coarse; the oldest coarse ones go."""

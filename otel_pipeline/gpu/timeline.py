@@ -46,6 +46,8 @@ Floats: TypeAlias = "NDArray[np.float64]"
 Names: TypeAlias = "str | tuple[str, ...]"
 
 NO_GPU: Final = -1
+INDEX_PREFIX: Final = "index:"
+"""How the id begins of a GPU whose sender tells only its index."""
 TIME_NS_MAX: Final = 2**62
 """The year 2116: beyond it sums of times could overflow."""
 SILENT_INTERVALS: Final = 10
@@ -213,9 +215,13 @@ class Timelines:
         return NO_GPU if found is None else found.number
 
     def devices(self, hosts: Names) -> tuple[Device, ...]:
-        """The GPUs of a host, by index as far as they have one."""
+        """The GPUs of a host, by index as far as they have one; without those that only an index is known of, if
+        another one has that index.
+        """
         host = self._hosts.find(_names(hosts))
         found = [] if host is None else [gpu.device for gpu in host.gpus.values()]
+        named = {each.index for each in found if not each.uuid.startswith(INDEX_PREFIX)}
+        found = [each for each in found if not each.uuid.startswith(INDEX_PREFIX) or each.index not in named]
         return tuple(sorted(found, key=lambda one: (one.index is None, one.index or 0, one.uuid)))
 
     def numbered(self, number: int) -> Gpu | None:

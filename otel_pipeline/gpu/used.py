@@ -18,11 +18,11 @@ from otel_pipeline.gpu.resolve import IDS, SPAN_KEYS, Found, resolve
 from otel_pipeline.wire.values import python_value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from otel_pipeline.gpu.ingest import Hosts
     from otel_pipeline.gpu.timeline import Timelines
-    from otel_pipeline.wire.batch import Batch, Ints, Mask
+    from otel_pipeline.wire.batch import Batch, Codes, Ints, Mask
     from otel_pipeline.wire.values import Value
 
 JOB: Final = ("otel_pipeline.job.outcome", "otel_pipeline.stage.name")
@@ -31,6 +31,8 @@ MODEL: Final = ("gen_ai.request.model", "gen_ai.operation.name")
 DEFAULT_KEYS: Final = (*JOB, *COMFYUI, *MODEL)
 CLIENT: Final = 3
 PRODUCER: Final = 4
+TIME_NS_MAX: Final = np.uint64(2**62)
+"""The year 2116: differences of later times could overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +58,17 @@ class Used:
 
     def spans(self, batch: Batch, mask: Mask) -> Spans:
         """Intervals and GPUs of the rows in `mask`, which has an entry for each of `rows`."""
-        rows = self.rows[mask]
+        rows, chosen = self.rows[mask], self.place[mask]
+        starts, ends = (np.minimum(times[rows], TIME_NS_MAX).view(np.int64) for times in (batch.time, batch.end_time))
         sizes = np.array([len(place.numbers) for place in self.places], np.int64)
         flat = np.array([number for place in self.places for number in place.numbers], np.int64)
         firsts = np.cumsum(sizes) - sizes
-        chosen = self.place[mask]
         lengths = sizes[chosen]
+        if (lengths == 1).all():
+            return Spans.on_one_gpu(starts, ends, flat[firsts[chosen]])
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        gpus = flat[np.repeat(firsts[chosen], lengths) + within]
-        return Spans(batch.time[rows].view(np.int64), batch.end_time[rows].view(np.int64), offsets, gpus)
+        return Spans(starts, ends, offsets, flat[np.repeat(firsts[chosen], lengths) + within])
 
 
 def default_selection(batch: Batch) -> Mask:
@@ -79,18 +82,22 @@ def default_selection(batch: Batch) -> Mask:
     return chosen
 
 
-def used(batch: Batch, chosen: Mask, timelines: Timelines) -> Used | None:
-    """The chosen rows of hosts that have GPUs; None if there are none."""
+def used(batch: Batch, select: Callable[[Batch], Mask], timelines: Timelines) -> Used | None:
+    """The selected rows of hosts that have GPUs; None if there are none, mostly before `select` is asked."""
     codes, resources = batch.resources()
     hosts = [hosts_of(resource) for resource in resources]
     with_gpus = np.array([bool(timelines.devices(names)) for names in hosts], np.bool_)
-    mask = chosen & with_gpus[codes]
-    if not mask.any():
+    if not with_gpus.any():
         return None
-    rows = np.flatnonzero(mask)
+    rows = np.flatnonzero(select(batch) & with_gpus[codes])
+    if not len(rows):
+        return None
     named, ids = _named(batch, rows)
     keys = codes[rows].astype(np.int64) * len(ids) + named
-    distinct, place = np.unique(keys, return_inverse=True)
+    if (keys == keys[0]).all():
+        distinct, place = keys[:1], np.zeros(len(keys), np.int64)
+    else:
+        distinct, place = np.unique(keys, return_inverse=True)
     places = [
         _place(hosts[code], ids[index], resources[code], timelines)
         for code, index in (divmod(key, len(ids)) for key in distinct.tolist())
@@ -100,27 +107,25 @@ def used(batch: Batch, chosen: Mask, timelines: Timelines) -> Used | None:
 
 def _named(batch: Batch, rows: Ints) -> tuple[Ints, list[dict[str, object]]]:
     """For each row the number of what it says of its GPUs; number 0 is nothing."""
-    told: dict[bytes, int] = {b"": 0}
     ids: list[dict[str, object]] = [{}]
     named = np.zeros(len(rows), np.int64)
     for key in SPAN_KEYS:
         saying = batch.present(key)[rows] & (named == 0)
-        texts = batch.strings(key)
-        for position in np.flatnonzero(saying).tolist():
-            row = int(rows[position])
-            raw = batch.raw(key, row)
-            mark = key.encode() + b"\0" + raw
-            if mark not in told:
-                text = texts.at(row)
-                told[mark] = len(ids)
-                ids.append({key: text if text is not None else _array(raw)})
-            named[position] = told[mark]
+        if not saying.any():
+            continue
+        texts, (arrays, encoded) = batch.strings(key), batch.arrays(key)
+        columns: list[tuple[Codes, Sequence[object]]] = [(texts.codes, texts.values), (arrays, [*map(_array, encoded)])]
+        for codes, values in columns:
+            mine = codes[rows]
+            chosen = saying & (mine >= 0)
+            named[chosen] = mine[chosen] + len(ids)
+            ids += [{key: value} for value in values]
     return named, ids
 
 
-def _array(raw: bytes) -> list[object]:
+def _array(encoded: bytes) -> list[object]:
     try:
-        return [python_value(value) for value in ArrayValue.FromString(raw).values]
+        return [python_value(value) for value in ArrayValue.FromString(encoded).values]
     except DecodeError:
         return []
 

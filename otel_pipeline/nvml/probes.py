@@ -17,7 +17,7 @@ from otel_pipeline.nvml.samples import Attributes, Quantity
 
 Values: TypeAlias = Sequence[tuple[Quantity, Attributes, float]]
 Timed: TypeAlias = list[tuple[int, Attributes, float]]
-"""(Unix microseconds, attributes, value), in the order of time."""
+"""(microseconds by the driver's clock, attributes, value), in the order of time."""
 
 PROCESSES_MAX: Final = 64
 """Processes of one device, those with the most memory: a GPU that is shared by more is shared too finely to tell."""

@@ -15,7 +15,6 @@ that makes it wait. It never raises for anything that NVML does:
 from __future__ import annotations
 
 import importlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -23,47 +22,30 @@ from typing import Any, Final
 from otel_pipeline.nvml import probes
 from otel_pipeline.nvml.codes import NO_MODULE, Meaning, meaning_of, name_of, reason_of
 from otel_pipeline.nvml.devices import Shown, shown
+from otel_pipeline.nvml.pacing import SECOND_NS, Clock, Pacing
 from otel_pipeline.nvml.probes import Drain, Pace, Poll, Timed
-from otel_pipeline.nvml.samples import COUNTERS, SERIES_MAX, Attributes, Device, Failure, Quantity, Reading, Series
+from otel_pipeline.nvml.samples import (
+    COUNTERS,
+    SAMPLES_MAX,
+    SERIES_MAX,
+    Attributes,
+    Device,
+    Failure,
+    Quantity,
+    Reading,
+    Series,
+)
 from otel_pipeline.nvml.xids import XidEvents
 
-SECOND_NS: Final = 1_000_000_000
 SILENT_MAX: Final = 5
 """Drains without a sample after which the value is polled instead: some drivers never fill their ring buffer."""
 NEVER_NS: Final = 2**63
 AHEAD_US: Final = 5_000_000
 """A sample of the driver's that is further in the future than this has no time that we know."""
+UNIX_US_MIN: Final = 10**15
+"""A time of a sample below it, the year 2001, counts from the start of the machine."""
 FIRST_DELAY_S: Final = 1.0
 """After the first failure of a question that may pass; doubled with each further one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pacing:
-    """How often what is asked, in seconds."""
-
-    interval_s: float = 0.1
-    """Utilization, power, energy and memory. Samples that the driver takes by itself are joined to this."""
-    slow_s: float = 1.0
-    """The rest, and how often the driver's own samples are fetched: it keeps them for two seconds or more."""
-    rare_s: float = 10.0
-    """Counters of memory errors."""
-    rescan_s: float = 60.0
-    """Which devices there are: instances of GPUs come and go."""
-    retry_s: float = 60.0
-    """After a failure of the library or of a device."""
-
-    def ns(self, pace: Pace) -> int:
-        """The period of a pace."""
-        seconds = {Pace.FAST: self.interval_s, Pace.SLOW: self.slow_s, Pace.RARE: self.rare_s}[pace]
-        return int(seconds * SECOND_NS)
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Time, for samples and for waiting."""
-
-    unix_ns: Callable[[], int] = time.time_ns
-    steady_ns: Callable[[], int] = time.monotonic_ns
 
 
 def load() -> Any:
@@ -76,7 +58,9 @@ class _Question:
     """A poll or a drain of one device, and how it went."""
 
     ask: Poll | Drain
-    since_us: int = 0
+    begun_us: int = 0
+    since_us: int | None = None
+    """The last sample that is known, by the driver's clock; None: it has told none yet."""
     silent: int = 0
     failures: int = 0
     not_before_ns: int = 0
@@ -117,13 +101,15 @@ class Sampler:
         self._failures: dict[str, Failure] = {}
         """By device; empty for the library."""
         self._series: dict[tuple[str, Quantity, Attributes], Series] = {}
+        self._kept = 0
+        """Samples in them."""
         self._cut: list[Series] = []
         """Series of counters that began anew since."""
         self._counters: dict[tuple[str, Quantity, Attributes], tuple[float, int, int]] = {}
         """The last value, its time, and since when it counts."""
-        self._seen_us: dict[tuple[str, Quantity], int] = {}
+        self._seen_us: dict[tuple[str, Quantity], int | None] = {}
         """Up to when the driver's own samples were fetched, also when the library is opened again."""
-        self._counting_since_ns = _boot_unix_ns(self._clock)
+        self._counting_since_ns = self._clock.unix_ns() - self._clock.boot_ns()
         self._xids: XidEvents | None = None
         self._due = dict.fromkeys(Pace, 0)
         self._open_at_ns = self._rescan_at_ns = 0
@@ -146,7 +132,7 @@ class Sampler:
     def take(self) -> Reading:
         """What was sampled since the last call."""
         series = (*self._cut, *(one for one in self._series.values() if one.values))
-        self._cut, self._series = [], {}
+        self._cut, self._series, self._kept = [], {}, 0
         subjects = self._subjects.values()
         return Reading(
             self._clock.unix_ns(),
@@ -236,7 +222,8 @@ class Sampler:
         now_us = self._clock.unix_ns() // 1000
         for drain in probes.DRAINS:
             if drain.quantity in self._quantities:
-                subject.drains.append(_Question(drain, self._seen_us.get((one.device.uuid, drain.quantity), now_us)))
+                seen_us = self._seen_us.get((one.device.uuid, drain.quantity))
+                subject.drains.append(_Question(drain, now_us, seen_us))
         if self._xids is not None:
             self._xids.watch(one.handle, one.device.uuid)
         return subject
@@ -274,11 +261,9 @@ class Sampler:
         drain = question.ask
         if not isinstance(drain, Drain) or not self._answers(subject) or now_ns < question.not_before_ns:
             return
-        latest_us = self._clock.unix_ns() // 1000 + AHEAD_US
-        since_us = min(question.since_us, latest_us)
         samples: Timed = []
         try:
-            samples = drain.read(self._nvml, subject.handle, since_us)
+            samples = drain.read(self._nvml, subject.handle, question.since_us or 0)
         except Exception as error:  # noqa: BLE001  sorted by what it means
             if meaning_of(error) is not Meaning.NOTHING_NEW:
                 never = self._failed(subject, question, drain.quantity, error, now_ns, silently=bool(drain.instead))
@@ -286,15 +271,30 @@ class Sampler:
                     self._poll_instead(subject, question, now_ns)
                 return
         question.failures = 0
-        usable = [each for each in samples if each[0] <= latest_us and probes.plausible(drain.quantity, each[2])]
-        question.silent = 0 if usable or drain.instead is None else question.silent + 1
+        question.silent = (
+            0 if self._keep(subject, question, drain, samples) or not drain.instead else question.silent + 1
+        )
         if question.silent >= SILENT_MAX:
             self._poll_instead(subject, question, now_ns)
-        if drain.instead is not None:
-            usable = probes.joined(usable, since_us, self._pacing.ns(Pace.FAST) // 1000)
-        for time_us, attributes, value in usable:
-            self._add(subject.device.uuid, drain.quantity, attributes, time_us * 1000, value)
-        question.since_us = self._seen_us[subject.device.uuid, drain.quantity] = usable[-1][0] if usable else since_us
+
+    def _keep(self, subject: _Subject, question: _Question, drain: Drain, samples: Timed) -> bool:
+        """Keep the driver's own samples since the last, or since it was asked first; whether there were any.
+
+        Their times are Unix times with some drivers, with others they count from the start of the machine.
+        """
+        if not samples:
+            return False
+        ahead_us = 0 if samples[-1][0] >= UNIX_US_MIN else self._clock.ahead_of_boot_us()
+        since_us = question.begun_us - ahead_us if question.since_us is None else question.since_us
+        latest_us = self._clock.unix_ns() // 1000 + AHEAD_US - ahead_us
+        usable = [
+            each for each in samples if since_us < each[0] <= latest_us and probes.plausible(drain.quantity, each[2])
+        ]
+        kept = probes.joined(usable, since_us, self._pacing.ns(Pace.FAST) // 1000) if drain.instead else usable
+        for time_us, attributes, value in kept:
+            self._add(subject.device.uuid, drain.quantity, attributes, (time_us + ahead_us) * 1000, value)
+        question.since_us = self._seen_us[subject.device.uuid, drain.quantity] = kept[-1][0] if kept else since_us
+        return bool(usable)
 
     def _poll_instead(self, subject: _Subject, question: _Question, now_ns: int) -> None:
         """The driver remembers nothing: ask for the value of now, beginning now."""
@@ -326,7 +326,9 @@ class Sampler:
             if len(self._series) + len(self._cut) >= SERIES_MAX:
                 return
             series = self._series[key] = Series(uuid, quantity, attributes, since_ns)
-        series.add(time_ns, value)
+        if self._kept < SAMPLES_MAX:
+            self._kept += 1
+            series.add(time_ns, value)
 
     def _count(self, key: tuple[str, Quantity, Attributes], value: float, time_ns: int) -> int:
         """Since when a counter counts: one that falls began anew, at some time after its last value."""
@@ -391,9 +393,3 @@ class Sampler:
 def _next(due_ns: int, period_ns: int, now_ns: int) -> int:
     """The next time on the grid; what was missed is not made up for."""
     return due_ns + max(1, -(-(now_ns - due_ns + 1) // period_ns)) * period_ns
-
-
-def _boot_unix_ns(clock: Clock) -> int:
-    """When the machine was started: the counters of a driver began then or later."""
-    boot = getattr(time, "CLOCK_BOOTTIME", None)
-    return clock.unix_ns() - (time.clock_gettime_ns(boot) if boot is not None else 0)

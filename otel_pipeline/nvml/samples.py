@@ -13,8 +13,10 @@ from typing import Final, TypeAlias
 Attributes: TypeAlias = tuple[tuple[str, str], ...]
 """What tells series of one device and quantity apart, sorted by key."""
 
-POINTS_MAX: Final = 4_096
-"""Samples of one series between two readings: 80 s of the fastest ring buffer (50 Hz). Older ones go first."""
+POINTS_MAX: Final = 2_048
+"""Samples of one series between two readings: 20 s at 100 Hz. Older ones go first."""
+SAMPLES_MAX: Final = 262_144
+"""Samples of all series between two readings, some 30 MB: 64 GPUs with 15 series at 10 Hz make 10,000 a second."""
 SERIES_MAX: Final = 8_192
 """Series between two readings: 64 GPUs with 128 each, nearly all of processes."""
 

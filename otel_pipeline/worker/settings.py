@@ -98,6 +98,8 @@ class Settings:
     """Base URLs of ComfyUI servers whose health a thread of the worker measures; URL or name=URL."""
     sample_interval_s: float = _setting("SAMPLE_INTERVAL_S", 15.0, _positive)
     """How often."""
+    gpu_sampling: str = _setting("GPU_SAMPLING", "auto", _choice("auto", "on", "off"))
+    """Sample the GPUs of this machine in the worker, where no agent does: rented pods, serverless."""
 
 
 def read(environment: Mapping[str, str]) -> Settings:

@@ -101,6 +101,10 @@ def _install_samplers() -> None:
         from otel_pipeline.worker import samplers  # noqa: PLC0415  it imports an HTTP client
 
         samplers.install()
+    if settings().gpu_sampling != "off":
+        from otel_pipeline.worker import gpu_sampling  # noqa: PLC0415  it imports this module
+
+        gpu_sampling.install()
 
 
 def flush(timeout_s: float | None = None) -> bool:

@@ -132,6 +132,31 @@ def test_nothing_is_negative_and_no_energy_is_above_the_counters_difference(
     assert not (energy > counted[-1][1] - counted[0][1]).any()
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.data(), st.integers(0, 2**32 - 1))
+def test_spans_asked_together_are_answered_as_each_alone(data: st.DataObject, seed: int) -> None:
+    timelines = Timelines()
+    for gpu in ("a", "b", "c"):
+        for quantity in Quantity:
+            rows = data.draw(samples(quantity))
+            times, values = np.array([time for time, _ in rows]), np.array([value for _, value in rows])
+            timelines.add("host", gpu, quantity, times, values)
+    random = np.random.default_rng(seed)
+    numbers = np.array([*(timelines.gpu("host", gpu) for gpu in ("a", "b", "c")), -1, 2**40])
+    sets = [random.choice(numbers, count, replace=False) for count in random.integers(0, 4, 30)]
+    if seed % 2:
+        sets = [random.choice(numbers[: 4 + seed % 4 // 2], 1) for _ in range(30)]
+    starts = START + random.integers(-(10**8), 5 * 10**9, 30)
+    ends = starts + random.integers(-(10**7), 5 * 10**9, 30)
+    offsets = np.concatenate(([0], np.cumsum([len(each) for each in sets])))
+    together = join(timelines, Spans(starts, ends, offsets, np.concatenate(sets)))
+    for row, gpus in enumerate(sets):
+        alone = join(timelines, Spans(starts[row : row + 1], ends[row : row + 1], np.array([0, len(gpus)]), gpus))
+        for each in fields(Joined):
+            one, other = getattr(together, each.name)[row], getattr(alone, each.name)[0]
+            assert one == pytest.approx(other, nan_ok=True), each.name
+
+
 @examples
 @given(st.data())
 def test_spans_side_by_side_add_up_to_the_counters_difference(data: st.DataObject) -> None:

@@ -158,6 +158,13 @@ def test_devices_come_by_index_and_keep_what_was_said() -> None:
     assert timelines.devices("nobody") == ()
 
 
+def test_a_gpu_that_is_known_by_its_id_is_not_listed_by_its_index_too() -> None:
+    timelines = Timelines()
+    for gpu, index in (("index:0", 0), ("index:1", 1), ("GPU-1", 1)):
+        timelines.describe("host", gpu, index=index)
+    assert [each.uuid for each in timelines.devices("host")] == ["index:0", "GPU-1"]
+
+
 # -- room --------------------------------------------------------------------------------------------------------------
 
 
@@ -222,6 +229,16 @@ def test_columns_take_what_is_promised() -> None:
     found = join(timelines, spans(timelines, (10_000, 19_999)))
     assert found.coverage[0] == 1
     assert found.energy_j[0] == pytest.approx(0.1, abs=1e-3)
+
+
+def test_a_series_that_is_nothing_but_gaps_is_bounded_too() -> None:
+    series = Series(UTILIZATION, Sizes(fine=64, coarse=16))
+    times = START + np.cumsum(np.tile([1, 1, 500], 400)) * SECOND
+    for begin in range(0, len(times), 5):
+        series.add(times[begin : begin + 5], np.full(len(times[begin : begin + 5]), 0.5))
+        series.settle()
+        assert series.count <= 80
+    assert series.last_ns == times[-1]
 
 
 def test_a_day_at_10_hz_stays_exact_for_energy_and_known_for_the_rest() -> None:
