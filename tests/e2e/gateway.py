@@ -52,10 +52,11 @@ class Balance:
     filtered: int
     dropped: int
     queued: int
+    parked: int = 0
 
     @property
     def holds(self) -> bool:
-        return self.received == self.exported + self.filtered + self.dropped + self.queued
+        return self.received == self.exported + self.filtered + self.dropped + self.queued + self.parked
 
 
 def configuration(
@@ -116,6 +117,7 @@ def balances(port: int) -> dict[tuple[str, str], Balance]:
             total("otel_pipeline_filtered_items_total", pipeline=pipeline),
             total("otel_pipeline_dropped_items_total", pipeline=pipeline, exporter=exporter),
             int(queued),
+            total("otel_pipeline_parked_items", pipeline=pipeline),
         )
     return found
 
