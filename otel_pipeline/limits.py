@@ -303,22 +303,22 @@ id: what would be kept for each of them has no other bound in length.
 """
 
 GPU_ROWS_FINE: Final = 40_960
-"""Samples of one quantity of one GPU kept as they came: 60 minutes at 10 Hz. A job of an hour, and the lateness of spans."""
+"""Samples of one quantity of one GPU kept as they came: an hour at 10 Hz, as long as the jobs of a platform take."""
 
 GPU_FINE_S: Final = 7_200
 """And not longer than this: what is older needs no single samples, at whatever rate they came."""
 
 GPU_ROWS_COARSE: Final = 8_640
 GPU_COARSE_S: Final = 10
-"""Before that, one row in so many seconds: a day. A GPU with four quantities at 10 Hz takes 6 MB in all."""
+"""Before that, one row in so many seconds: a day. A GPU with four quantities takes 7 MB at 10 Hz, 3 MB at 1 Hz."""
 
 GPU_BYTES_MAX: Final = 256 * 1024 * 1024
-"""All timelines together: 40 GPUs at 10 Hz for a day, 140 at 1 Hz. Beyond it the oldest samples of all go first."""
+"""All timelines together: a day of 38 GPUs at 10 Hz, of 100 at 1 Hz. Beyond it the oldest samples of all go first."""
 
 GPU_HOSTS_MAX: Final = 1_024
 GPU_HOST_NAMES_MAX: Final = 8
 GPU_HOST_GPUS_MAX: Final = 256
-"""Hosts, names of one, and its GPUs with their MIG instances: 16 boards with 7 instances each and their replacements."""
+"""Hosts, names of one, and its GPUs with MIG instances: 16 boards with 7 instances each, and their replacements."""
 
 GPU_SPAN_GPUS_MAX: Final = 64
 """GPUs of one span: more than any host has, so that a broken attribute does not multiply the work."""
@@ -394,6 +394,3 @@ SIEVE_KEYS_KEPT: Final = 4_096
 
 FOCUS_MISTAKES_MAX: Final = 1_000
 """Mistakes of a FOCUS file that are told: a wrong column is wrong in each of a million rows."""
-
-GPU_SAMPLES_HELD_MAX: Final = 1_000
-"""Batches of GPU samples that wait for the journal's next write, a second away; further ones are not journaled."""

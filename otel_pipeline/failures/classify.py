@@ -10,7 +10,7 @@ from otel_pipeline.failures.classes import CLASSES, PROVIDER_MAY_BE_AT_FAULT, UN
 from otel_pipeline.failures.evidence import Evidence
 from otel_pipeline.failures.fingerprint import fingerprint
 from otel_pipeline.failures.pack import Pack, Wrong, merged, shipped
-from otel_pipeline.failures.rules import Rules
+from otel_pipeline.failures.rules import Rules, node, whereabouts
 from otel_pipeline.limits import FAILURES_KEPT
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class Classifier:
             if found:
                 rule, bits, judged = found, marks, inner
         name = rule.class_ if rule else UNKNOWN
-        verdict = self._verdict(rule, bits, fingerprint(name, judged, known.status or known.span))
+        mark = fingerprint(name, judged, node(known), self._rules.service, lambda: whereabouts(known))
+        verdict = self._verdict(rule, bits, mark)
         _keep(self._kept, known.digest(), verdict)
         return verdict
 

@@ -34,6 +34,7 @@ TEXTS: Final = (
     "gen_ai.system",
     "gen_ai.request.model",
     "comfyui.outcome",
+    "comfyui.node.outcome",
     "comfyui.validation.error_type",
     "comfyui.error.node.type",
     "comfyui.node.type",

@@ -18,6 +18,7 @@ JAVA: Final = re2.compile(
     r"(?m)^\s*at (?:[\w.@-]+/)*([\w.$]+)\.([\w$<>]+)"
     r"\((?:[\w$-]+\.(?:java|kt|scala|groovy)|Native Method|Unknown Source)(?::\d+)?\)"
 )
+CALLED: Final = re2.compile(r"(?m)^\s*at ([^\n]+)")
 GO: Final = re2.compile(r"(?m)^([\w./*()\-]+)\([^\n]*\)\n\t([^\s:]+\.go):\d+")
 FOREIGN: Final = re2.compile(
     r"site-packages|dist-packages|[\\/]lib[\\/]python\d"
@@ -26,6 +27,8 @@ FOREIGN: Final = re2.compile(
     r"|^(java|javax|jakarta|jdk|sun|kotlin|scala|org\.(springframework|apache|hibernate|postgresql|eclipse|junit)"
     r"|com\.(sun|fasterxml|zaxxer)|io\.(netty|lettuce|grpc|micrometer)|reactor)\."
 )
+NUMBERED: Final = re2.compile(r"\$\d+")
+"""Lambdas and classes without a name: the compiler counts them."""
 VERSIONED: Final = re2.compile(r"@[\w.-]+|[-.](?:[0-9a-f]{6,}|v?\d+(?:\.\d+)+)")
 
 
@@ -40,8 +43,17 @@ def own(stack: str, most: int) -> list[str]:
     if "at " not in stack:
         return []
     if java := JAVA.findall(stack):
-        return [f"{kind}:{name}" for kind, name in java if _ours(kind)][:most]
+        return [NUMBERED.sub("", f"{kind}:{name}") for kind, name in java if _ours(kind)][:most]
     return [f"{_file(path)}:{name.strip()}" for name, path in NODE.findall(stack) if _ours(path)][:most]
+
+
+def innermost(stack: str) -> str:
+    """Where it was raised, in whoever's code: a path, or the line that names the function."""
+    begin = stack.rfind(PYTHON)
+    if begin >= 0:
+        return stack[begin + len(PYTHON) :].partition('"')[0]
+    found = CALLED.search(stack)
+    return found[1] if found else ""
 
 
 def _python(line: str) -> tuple[str, str]:

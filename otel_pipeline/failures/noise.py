@@ -12,10 +12,18 @@ from otel_pipeline.wire.signal import Signal
 if TYPE_CHECKING:
     from otel_pipeline.wire.batch import Batch, Mask
 
-HEALTH_PATHS: Final = ("health", "healthz", "livez", "readyz", "healthcheck", "liveness", "readiness", "ping")
+HEALTH_PATHS: Final = (
+    "health", "healthz", "livez", "readyz", "startupz", "healthcheck", "health-check", "health_check", "_health",
+    "liveness", "readiness", "healthy", "ping",
+)  # fmt: skip
+PROBES: Final = ("live", "ready", "alive", "up", "startup", "started")
+"""Below a health path, below `-` and at the root of a host: `/health/ready`, `/-/ready`, `/ready`."""
 HEALTH_KEYS: Final = ("http.route", "url.path", "http.target")
 AGENT_KEYS: Final = ("user_agent.original", "http.user_agent")
-AGENTS: Final = ("kube-probe", "ELB-HealthChecker", "GoogleHC", "Consul Health Check", "Amazon-Route53-Health-Check")
+AGENTS: Final = (
+    "kube-probe", "ELB-HealthChecker", "GoogleHC", "Consul Health Check", "Amazon-Route53-Health-Check", "Envoy/HC",
+    "Edge Health Probe", "Azure Traffic Manager Endpoint Monitor", "Load Balancer Agent",
+)  # fmt: skip
 METHOD_KEYS: Final = ("http.request.method", "http.method")
 KEYS: Final = (*HEALTH_KEYS, *AGENT_KEYS, *METHOD_KEYS)
 
@@ -41,4 +49,7 @@ def noise(batch: Batch) -> Mask:
 
 
 def _health_path(path: str) -> bool:
-    return path.startswith("/") and path.partition("?")[0].rstrip("/").rpartition("/")[2].lower() in HEALTH_PATHS
+    if not path.startswith("/"):
+        return False
+    above, _, last = path.partition("?")[0].rstrip("/").lower().rpartition("/")
+    return last in HEALTH_PATHS or (last in PROBES and above.rpartition("/")[2] in {"", "-", *HEALTH_PATHS})

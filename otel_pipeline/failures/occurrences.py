@@ -95,6 +95,18 @@ def decode(record: bytes) -> Occurrences:
 def shortened(group: Group) -> Group:
     """The same with texts that any store takes: of bounded length, without NUL and halves of characters."""
     name, message = FAILURE_NAME_CHARS_MAX, OCCURRENCE_MESSAGE_CHARS_MAX
+    texts = (
+        group.fingerprint,
+        group.name,
+        group.rule,
+        group.fault,
+        group.exception_type,
+        group.message,
+        group.span_name,
+    )
+    together = "".join(texts)
+    if len(together) <= message and together.isprintable():
+        return group
     return Group(
         _text(group.fingerprint, name),
         _text(group.name, name),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PATTERN_FIELDS: Final = ("message", "host", "span", "stack", "node", "attribute")
+PATTERN_FIELDS: Final = ("message", "host", "span", "stack", "raised", "node", "attribute")
 UNLESS: Final = "unless_"
 
 
@@ -46,6 +46,7 @@ class Condition(BaseModel):
     host: Texts = ()
     span: Texts = ()
     stack: Texts = ()
+    raised: Texts = ()
     node: Texts = ()
     attribute: Texts = ()
     status: Texts = ()
@@ -56,7 +57,7 @@ class Condition(BaseModel):
     unless_status: Texts = ()
     unless_family: Texts = ()
 
-    @field_validator("message", "host", "span", "stack", "node", "attribute", "unless_message")
+    @field_validator("message", "host", "span", "stack", "raised", "node", "attribute", "unless_message")
     @classmethod
     def _compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in patterns:

@@ -6,8 +6,8 @@ import pytest
 
 from otel_pipeline.failures.classify import Classifier
 from otel_pipeline.failures.evidence import evidence
-from otel_pipeline.failures.fingerprint import normalised
 from otel_pipeline.failures.frames import own
+from otel_pipeline.failures.wording import normalised
 
 CLASSIFIER = Classifier()
 

@@ -17,6 +17,12 @@ def test_at_least_95_percent_are_within_the_labels_that_can_be_defended() -> Non
     assert result.strict >= 0.9 * result.total
 
 
+def test_what_follows_from_a_class_is_told_right() -> None:
+    result = score()
+    assert result.follows >= 150
+    assert len(result.follows_wrong) <= 0.05 * result.follows, result.follows_wrong
+
+
 def test_the_page_shows_what_came_out() -> None:
     """If not: python -m tests.support.error_scores."""
     assert score().table() in PAGE.read_text("utf-8")
