@@ -2,7 +2,7 @@
 `otel-pipeline gpu` reads them beside a running gateway.
 
     samples     time of arrival in ms, number -> one serialized Samples
-    explained   the same key -> spans without all GPU data and why: serialized Incomplete, GPU_EXPLAINED_MAX spans in all
+    explained   the same key -> spans without all GPU data, and why: a serialized Incomplete; GPU_EXPLAINED_MAX spans
 
 Trouble with the file costs the memory over a restart, nothing else.
 """
@@ -58,6 +58,32 @@ class Incomplete:
         return len(self.codes)
 
 
+class _Kept:
+    """The keys of one database and what each weighs, the oldest first."""
+
+    def __init__(self, weight_max: int) -> None:
+        self._weight_max = weight_max
+        self._weight = 0
+        self._entries: deque[tuple[bytes, int]] = deque()
+
+    def load(self, entries: Iterable[tuple[bytes, int]]) -> None:
+        for key, weight in entries:
+            self.add(key, weight)
+
+    def add(self, key: bytes, weight: int) -> None:
+        self._entries.append((key, weight))
+        self._weight += weight
+
+    def spare(self, oldest: bytes) -> Iterator[bytes]:
+        """Those that are older, or too much; they are kept no more."""
+        for _ in range(min(PRUNED_MAX, len(self._entries))):
+            if self._entries[0][0] >= oldest and self._weight <= self._weight_max:
+                return
+            key, weight = self._entries.popleft()
+            self._weight -= weight
+            yield key
+
+
 class Journal:
     """The open file. For one thread at a time; a lock keeps a write that goes on beside a cancelled task apart."""
 
@@ -67,8 +93,8 @@ class Journal:
         self._file: lmdb.Environment | None = None
         self._databases: dict[str, Any] = {}
         self._number = 0
-        self._explained: deque[tuple[bytes, int]] = deque()
-        """Keys and how many spans each tells of, the oldest first."""
+        self._samples = _Kept(GPU_JOURNAL_BYTES_MAX // 2)  # in bytes; pages that are written anew take room, too
+        self._explained = _Kept(GPU_EXPLAINED_MAX)  # in spans
 
     def load(self, now_s: float) -> list[tuple[int, Samples]]:
         """Open the file; the samples in it that are young enough, with the times in ns at which they came."""
@@ -77,11 +103,14 @@ class Journal:
             if self._file is None:
                 return []
             self._databases = {name: self._file.open_db(name.encode()) for name in ("samples", "explained")}
-            oldest = KEY.pack(max(0, int((now_s - GPU_JOURNAL_S) * 1000)), 0)
+            oldest = _oldest(now_s)
             with self._file.begin(db=self._databases["samples"]) as txn, txn.cursor() as cursor:
-                found = list(cursor) if cursor.set_range(oldest) else []
+                found = [(bytes(key), bytes(value)) for key, value in cursor]
             with self._file.begin(db=self._databases["explained"]) as txn, txn.cursor() as cursor:
-                self._explained.extend((bytes(key), _count(value)) for key, value in cursor)
+                explained = [(bytes(key), _count(bytes(value))) for key, value in cursor]
+            self._samples.load((key, len(value)) for key, value in found)
+            self._explained.load(explained)
+            found = [(key, value) for key, value in found if key >= oldest]
             return [(KEY.unpack(key)[0] * 1_000_000, samples) for key, value in found for samples in _decoded(value)]
 
     def _open(self) -> lmdb.Environment | None:
@@ -111,30 +140,20 @@ class Journal:
             if self._file is None:
                 return
             now_ms = int(now_s * 1000)
+            new = [("samples", encode(one), 0) for one in samples]
+            new += [("explained", encode_incomplete(one, now_ms), len(one)) for one in incomplete]
             with self._file.begin(write=True) as txn:
-                for record in samples:
-                    txn.put(self._key(now_ms), encode(record), db=self._databases["samples"])
-                for told in incomplete:
-                    key = self._key(now_ms)
-                    txn.put(key, encode_incomplete(told, now_ms), db=self._databases["explained"])
-                    self._explained.append((key, len(told)))
-                self._prune(txn, KEY.pack(max(0, now_ms - int(GPU_JOURNAL_S * 1000)), 0))
-
-    def _key(self, now_ms: int) -> bytes:
-        self._number = (self._number + 1) % 2**32
-        return KEY.pack(now_ms, self._number)
-
-    def _prune(self, txn: lmdb.Transaction, oldest: bytes) -> None:
-        with txn.cursor(self._databases["samples"]) as cursor:
-            for _ in range(PRUNED_MAX):
-                if not cursor.first() or bytes(cursor.key()) >= oldest:
-                    break
-                cursor.delete()
-        spare = sum(count for _, count in self._explained) - GPU_EXPLAINED_MAX
-        while spare > 0:
-            key, count = self._explained.popleft()
-            spare -= count
-            txn.delete(key, db=self._databases["explained"])
+                for name, kept, oldest in (
+                    ("samples", self._samples, _oldest(now_s)),
+                    ("explained", self._explained, b""),
+                ):
+                    for key in kept.spare(oldest):
+                        txn.delete(key, db=self._databases[name])
+                for name, record, spans in new:
+                    self._number = (self._number + 1) % 2**32
+                    key = KEY.pack(now_ms, self._number)
+                    txn.put(key, record, db=self._databases[name])
+                    (self._explained if spans else self._samples).add(key, spans or len(record))
 
     def close(self) -> None:
         """Give up the file; may be called twice."""
@@ -162,14 +181,14 @@ def latest(directory: Path, window_s: float) -> list[tuple[int, Samples]]:
             return []
         first_ms = KEY.unpack(cursor.key())[0] - int(window_s * 1000)
         if cursor.set_range(KEY.pack(max(0, first_ms), 0)):
-            found += [(KEY.unpack(key)[0] * 1_000_000, one) for key, value in cursor for one in _decoded(value)]
+            found += [(KEY.unpack(key)[0] * 1_000_000, one) for key, value in cursor for one in _decoded(bytes(value))]
     return found
 
 
 def explained(directory: Path, trace_id: bytes) -> list[dict[str, Any]]:
     """What a journal tells of the spans of one trace, the oldest first. Raises lmdb.Error."""
     with _beside(directory, b"explained") as cursor:
-        return [] if cursor is None else [told for _, value in cursor for told in _of_trace(value, trace_id)]
+        return [] if cursor is None else [told for _, value in cursor for told in _of_trace(bytes(value), trace_id)]
 
 
 @contextmanager
@@ -186,6 +205,11 @@ def _beside(directory: Path, name: bytes) -> Iterator[lmdb.Cursor | None]:
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
+
+
+def _oldest(now_s: float) -> bytes:
+    """The first key that is young enough."""
+    return KEY.pack(max(0, int((now_s - GPU_JOURNAL_S) * 1000)), 0)
 
 
 def encode_incomplete(incomplete: Incomplete, at_ms: int) -> bytes:

@@ -191,11 +191,11 @@ def test_a_number_is_never_given_twice() -> None:
 
 
 def test_memory_is_bounded_and_the_oldest_samples_go_first() -> None:
-    timelines = Timelines(bytes_max=1_500_000)
+    timelines = Timelines(bytes_max=1_900_000)
     put(timelines, [second / 2 for second in range(5_000)], gpu="idle")
     for begin in range(0, 30_000, 1_000):
         put(timelines, [10_000 + (begin + row) / 10 for row in range(1_000)])
-        assert timelines.size_bytes <= 1_500_000
+        assert timelines.size_bytes <= 1_900_000
     assert asked(timelines, 0, 100, gpu="idle").coverage[0] == 0
     assert asked(timelines, 10_000, 12_999).coverage[0] == 1
 
@@ -206,6 +206,21 @@ def test_gpus_without_samples_are_bounded_too() -> None:
         timelines.describe("host", str(gpu), index=gpu)
     assert timelines.size_bytes <= 100_000
     assert timelines.gpu("host", "99") != NO_GPU
+
+
+def test_the_gpu_that_is_written_to_stays_when_others_can_go() -> None:
+    timelines = Timelines(bytes_max=60_000)
+    for host in range(10, 0, -1):  # each one's samples are older than all that is there
+        assert put(timelines, [host + row / 10 for row in range(100)], hosts=str(host)) == 100
+        assert timelines.size_bytes <= 60_000
+    assert asked(timelines, 1, 9, host="1").coverage[0] == 1
+    assert timelines.devices("2") == ()
+
+
+def test_a_single_gpu_may_take_what_it_needs_at_the_least() -> None:
+    timelines = Timelines(bytes_max=1)
+    assert put(timelines, [float(second) for second in range(100)]) == 100
+    assert asked(timelines, 1, 9).coverage[0] == 1
 
 
 def test_a_gpu_with_too_little_to_halve_goes_as_a_whole() -> None:
