@@ -44,8 +44,8 @@ class Environment:
         return f"http://{HOST}:{self.ports[port]}{path}"
 
     def gateway_command(self) -> tuple[str, ...]:
-        command = (sys.executable, "-m", "otel_pipeline", "gateway", "--config", self._config("gateway.yaml"))
-        return (*command, "--data-dir", str(self.folder))
+        command = (sys.executable, "-m", "otel_pipeline", "gateway", "--data-dir", str(self.folder))
+        return (*command, "--config", self._config("gateway.yaml"))
 
     def jaeger_command(self, binary: str) -> tuple[str, ...]:
         return (binary, "--config", self._config("jaeger.yaml"))
