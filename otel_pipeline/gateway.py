@@ -89,7 +89,7 @@ class Gateway:
             sync_interval_s=settings.sync_interval,
             books=list(self._books),
         )
-        self._stats.watch(outbox.states, capacity)
+        self._stats.watch(outbox.states, lambda: outbox.bytes_used, capacity)
         self._health.watch("outbox", lambda: "full" if outbox.bytes_used >= capacity - 2 * COALESCE_BYTES_MAX else "")
         return outbox
 

@@ -268,6 +268,7 @@ class Outbox:
             return [
                 replace(
                     with_queue(txn, self._databases[stream.pipeline], stream, now_ms),
+                    bytes=stream.bytes + self.parked.bytes_of(stream.pipeline),
                     parked=self.parked.items(stream.pipeline),
                 )
                 for stream in self._streams.values()

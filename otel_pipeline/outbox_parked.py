@@ -49,6 +49,10 @@ class Parked:
         """How many items of a pipeline are parked."""
         return sum(entry.items for entry in self._entries[pipeline].values())
 
+    def bytes_of(self, pipeline: str) -> int:
+        """What a pipeline has parked, in whole pages."""
+        return sum(entry.size_bytes for entry in self._entries[pipeline].values())
+
     def entries(self, pipeline: str, processor: str) -> list[ParkedEntry]:
         """What a processor has parked, the oldest first."""
         return [entry for entry in self._entries[pipeline].values() if entry.processor == processor]

@@ -176,9 +176,11 @@ class Stats(_OfReceivers):
         ).set(1)
         self.registry.register(ProcessMetrics(time.monotonic()))
 
-    def watch(self, states: Callable[[], Sequence[StreamState]], capacity_bytes: int) -> None:
+    def watch(
+        self, states: Callable[[], Sequence[StreamState]], used_bytes: Callable[[], int], capacity_bytes: int
+    ) -> None:
         """Expose the outbox's balance; `states` reads it in one transaction."""
-        self.registry.register(OutboxMetrics(states, capacity_bytes))
+        self.registry.register(OutboxMetrics(states, used_bytes, capacity_bytes))
 
 
 class ProcessMetrics:
@@ -202,8 +204,11 @@ class ProcessMetrics:
 class OutboxMetrics:
     """The balance: for each pipeline and exporter, received = exported + filtered + dropped + parked + queued."""
 
-    def __init__(self, states: Callable[[], Sequence[StreamState]], capacity_bytes: int) -> None:
+    def __init__(
+        self, states: Callable[[], Sequence[StreamState]], used_bytes: Callable[[], int], capacity_bytes: int
+    ) -> None:
         self._states = states
+        self._used_bytes = used_bytes
         self._capacity_bytes = capacity_bytes
 
     def collect(self) -> Iterable[Metric]:
@@ -231,6 +236,8 @@ class OutboxMetrics:
         used = GaugeMetricFamily("otel_pipeline_outbox_bytes", "Bytes that wait in the outbox.", labels=stream)
         capacity = GaugeMetricFamily("otel_pipeline_outbox_capacity_bytes", "At this size the door closes.")
         capacity.add_metric((), self._capacity_bytes)
+        held = GaugeMetricFamily("otel_pipeline_outbox_used_bytes", "Bytes of all that waits in the outbox.")
+        held.add_metric((), self._used_bytes())
         for state in self._states():
             labels = (state.pipeline, state.signal)
             received.add_metric(labels, state.received)
@@ -246,7 +253,7 @@ class OutboxMetrics:
                 age.add_metric(own, cursor.oldest_age_s)
                 for reason, count in (*state.dropped.items(), *cursor.dropped.items()):
                     dropped.add_metric((*own, reason), count)
-        yield from (received, filtered, dropped, parked, exported, queued, size, age, used, capacity)
+        yield from (received, filtered, dropped, parked, exported, queued, size, age, used, held, capacity)
 
 
 def rss_bytes() -> int:

@@ -84,7 +84,7 @@ def with_all_labels(stats: Stats) -> None:
 
 def test_the_metrics_of_the_gateway_itself_are_those_of_the_page(tmp_path: Path) -> None:
     stats = Stats()
-    stats.watch(lambda: [stream()], 1)
+    stats.watch(lambda: [stream()], lambda: 1, 1)
     book = open_book("error_groups", StoreConfig(), tmp_path, stats)
     group = Group("f" * 16, "TIMEOUT_ERROR", "timeout", True, "platform", "TimeoutError", "", "job")  # noqa: FBT003
     book.apply("epoch", 0, [encode([group], ["worker"], np.array([[0, 0, time.time_ns(), 2, 3, 4]], np.int64))])
