@@ -19,7 +19,7 @@ COPIES = Path("build/leaf")
 """Sources under their compiled names; outside the package, where an import would find a copy instead of the
 extension.
 """
-LEAVES = ("scan", "codes", "splice")
+LEAVES = ("scan", "codes", "splice", "sieve")
 
 
 def extensions() -> list[Extension]:

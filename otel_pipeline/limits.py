@@ -394,3 +394,24 @@ SIEVE_KEYS_KEPT: Final = 4_096
 
 FOCUS_MISTAKES_MAX: Final = 1_000
 """Mistakes of a FOCUS file that are told: a wrong column is wrong in each of a million rows."""
+
+SIEVE_NEW_KEYS_MAX: Final = 65_536
+"""Attribute keys of one request that are not known yet, each time they stand there. With more all of it is decoded."""
+
+SIEVE_NEW_UNITS_MAX: Final = 1_048_576
+"""Attributes and texts of one request that are not known yet: some 70 MB of notes, and more than 50,000 spans have."""
+
+LEDGER_TEXT_CHARS_MAX: Final = 512
+"""Of a text in the ledger: names, ids of jobs and GPUs, reasons, quantities. None of them is a sentence of a user."""
+
+LEDGER_HEADER_BYTES_MAX: Final = 256 * 1024 * 1024
+"""The first line of a record for the ledger: usually 5 KB. Each span could have texts of its own, escaped."""
+
+LEDGER_DIMENSIONS_MAX: Final = 32
+"""Configured attributes by which costs are told apart, names of one host, attributes that prices look at."""
+
+LEDGER_SPAN_GPUS_MAX: Final = 64
+"""GPUs of one span: a machine has 16, with 7 instances each; a job over more machines has a span on each."""
+
+LEDGER_PRESENCE_MAX: Final = 16_384
+"""GPUs, and minutes of one GPU, in one record: all that a batch of samples can name."""

@@ -39,7 +39,6 @@ _ENDS: Final[tuple[tuple[Kind, str], ...]] = (
         "(?:api|auth|app|client|session|webhook|hmac|consumer|shared) secret",
     ),
 )
-_GAP: Final = "[^a-z0-9]{0,2}"
 _SPLIT: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _MARKS: Final = re.compile(r"[^a-z0-9]+")
 _PATTERN: Final = re.compile("|".join(f"(?P<k{i}>(?:.* )?(?:{ends}))" for i, (_, ends) in enumerate(_ENDS)))
@@ -65,14 +64,6 @@ USER_KEYS: Final = (
 def normal(key: str) -> str:
     """Words in small letters with one blank between them."""
     return _MARKS.sub(" ", _SPLIT.sub(" ", key).lower()).strip()
-
-
-def triggers(keys: Iterable[str]) -> list[str]:
-    """What finds these and the denied keys in raw protobuf: the end of a key, and the tag of the value behind it."""
-    words = [normal(key).split() for key in keys]
-    own = sorted({_GAP.join(map(re.escape, each)) for each in words if each})
-    denied = [ends.replace(" ?", _GAP).replace(" ", _GAP) for _, ends in _ENDS]
-    return [rf"(?i)(?:{'|'.join([*denied, *own])})\x12"]
 
 
 def denial(denied: Iterable[str], kinds: frozenset[Kind]) -> Callable[[str], Kind | None]:

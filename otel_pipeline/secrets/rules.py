@@ -31,8 +31,8 @@ Kind: TypeAlias = Literal[
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 """Where two overlap, the one that stands first here gives its name."""
 
-EDGE: Final = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt]))"
-"""Where a token may begin: not within a word, but behind an escape of a URL or of JSON."""
+EDGE: Final = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt])|(?<=\[[0-9]m)|(?<=\[[0-9]{2}m))"
+"""Where a token may begin: not within a word, but behind an escape of a URL, of JSON, or of a terminal's colours."""
 
 Sweep: TypeAlias = Literal["words", "at", "digits"]
 """Triggers of one sweep share an automaton. Those around a rare sign, and those of digits without any fixed letters,

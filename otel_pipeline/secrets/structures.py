@@ -1,97 +1,20 @@
-"""Secrets known by where they stand: in URLs, headers, connection strings and assignments. Python's `re` is safe here:
-no pattern has nested repetition, and what can be long is bounded.
+"""Secrets known by where they stand: in URLs, headers and connection strings.
+
+Python's `re` is safe here: no pattern has nested repetition, and what can be long is bounded.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Final
 
-from otel_pipeline.limits import REDACTION_KEYS_KEPT
+from otel_pipeline.secrets.assignments import ASSIGNMENTS
 from otel_pipeline.secrets.rules import Rule
+from otel_pipeline.secrets.values import is_filled, is_issued, is_mixed, is_random, is_void
 
-_Q: Final = r"\\{0,3}[\"'`]"
-"""A quote, or one that is escaped in JSON within a string."""
-_SEPARATOR: Final = rf"(?:{_Q})?\]?\s{{0,3}}(?:=>|:=|[=:]|%3[DA])\s{{0,3}}"
-_QUOTED: Final = r"\\{0,3}\"(?P<a>[^\"\\]{1,4096})|\\{0,3}'(?P<b>[^'\\]{1,4096})"
-
-_STRONG: Final = (
-    r"pass[-_. ]?word|passwd|pass[-_. ]?phrase|pwd|mysql_pwd|pgpassword|redis[-_]?pass|db[-_]?pass|smtp[-_]?pass"
-    r"|userpass|"
-    r"client[-_. ]?secret|secret[-_. ]?(?:access[-_. ]?)?key|app[-_. ]?secret|api[-_. ]?secret|webhook[-_. ]?secret|"
-    r"shared[-_. ]?secret|(?:session|signing|jwt|hmac|consumer)[-_. ]?secret|private[-_. ]?key|api[-_. ]?key|"
-    r"api[-_. ]?token|access[-_. ]?key(?![-_. ]?id)|account[-_. ]?key|auth[-_. ]?key|shared[-_. ]?access[-_. ]?key|"
-    r"signing[-_. ]?key|encryption[-_. ]?key|master[-_. ]?key|subscription[-_. ]?key|license[-_. ]?key|"
-    r"access[-_. ]?token|refresh[-_. ]?token|auth[-_. ]?token|id[-_. ]?token|bearer[-_. ]?token|session[-_. ]?token|"
-    r"security[-_. ]?token|secret[-_. ]?token|bot[-_. ]?token|deploy[-_. ]?token|csrf[-_. ]?token|xsrf[-_. ]?token|"
-    r"service[-_. ]?token|app[-_. ]?token|user[-_. ]?token|device[-_. ]?token|hf[-_. ]?token|github[-_. ]?token|"
-    r"x[-_]key|xi[-_]api[-_]key|x[-_](?:api|auth|amz|goog|vault|shopify|gitlab|figma)[-_a-z]{0,20}(?:token|key"
-    r"|signature)|"
-    r"(?:auth|db|database|user|login|admin|root)[-_. ]?creds|credentials?|sharedaccesssignature|csrfmiddlewaretoken"
-)
-"""Names that nothing harmless has: their value goes unless it is plainly none."""
-_STRONG_NAME: Final = re.compile(rf"(?i)(?:{_STRONG})$")
-NAME_CHARS_MAX: Final = 24
-"""The longest of them."""
-_WEAK: Final = r"secret|token|auth|session(?:[-_]?id)?|sid|signature|sig|jwt|nonce|hash_?key|salt"
-"""Names that harmless values have, too: the value goes if it looks random."""
-_NAME_END: Final = r"(?![A-Za-z0-9])"
-_VALUE: Final = rf"(?:{_QUOTED}|(?P<c>[^\s\"'`,;&<>(){{}}\[\]|]{{1,4096}}))"
-_EMPTY: Final = re.compile(
-    r"(?:null|none|nil|true|false|yes|no|undefined|required|missing|invalid|expired|wrong|incorrect|unset|empty|set|"
-    r"not|is|was|must|string|str|bytes|int|optional|object|unknown|changed|reset|revoked|rejected|ok|failed|error|"
-    r"unauthorized|forbidden|provided|given|the|a|an|for|and|or|hidden|masked|filtered|removed|"
-    r"[*x.•-]+|\[?(?:redacted|filtered|masked|removed|cut)[^\n]*|\$\{?[^\n]*|<[^>]*>|%[sdr]|\{[^\n]*|\.\.\.)",
-    re.IGNORECASE,
-)
-
-
-def _value(match: re.Match[str]) -> str:
-    return match["a"] or match["b"] or match["c"] or ""
-
-
-def _filled(match: re.Match[str]) -> bool:
-    value = _value(match).rstrip(".,:)!?")
-    return len(value) >= 3 and _EMPTY.fullmatch(value) is None
-
-
-def _named(match: re.Match[str]) -> bool:
-    """The end of a name is what the pattern looks for, since that is fast; here the whole name is judged."""
-    before = match.string[max(match.start() - NAME_CHARS_MAX, 0) : match.end("name")]
-    return _is_strong(before) and _filled(match)
-
-
-@lru_cache(REDACTION_KEYS_KEPT)
-def _is_strong(before: str) -> bool:
-    return _STRONG_NAME.search(before) is not None
-
-
-def _mixed(match: re.Match[str]) -> bool:
-    value = _value(match).rstrip(".,:)!?")
-    return len(value) >= 6 and any(c.isdigit() for c in value) and any(c.isalpha() for c in value)
-
-
-def _random(match: re.Match[str]) -> bool:
-    """Of the looks of a token: long, and letters mixed with digits; no word, number, date, path or version."""
-    value = _value(match).rstrip(".,:)!?")
-    if len(value) < 10 or _EMPTY.fullmatch(value) or "/" in value[:2] or "://" in value:
-        return False
-    letters = sum(c.isalpha() for c in value)
-    digits = sum(c.isdigit() for c in value)
-    return digits >= 2 and letters >= 2 and len(set(value)) >= 8
-
-
-_THEN: Final = r"[\"'`\\\]]{0,5}\s{0,3}(?:=|:|,|%3d|%3a)"
-_NAMED: Final = (
-    r"(?i)(?:pass[-_. ]?(?:word|phrase)|passwd|pwd|pass|secret|token|creds|credentials?|signature|middlewaretoken|"
-    rf"[a-z][-_. ]?key){_THEN}"
-)
-_HINTED: Final = rf"(?i)(?:secret|token|auth|session[-_ ]?(?:id)?|sid|signature|sig|jwt|nonce|hash_?key|salt){_THEN}"
+_THEN: Final = r"[\"'`\\\]]{0,10}\s{0,3}(?:=|:|,|%3d|%3a)"
 _AUTHORIZED: Final = rf"(?i)authorization{_THEN}"
 _COOKIES: Final = rf"(?i)cookies?2?{_THEN}"
-_PASS: Final = rf"(?i)pass{_THEN}"
-_ENVIRONMENT: Final = rf"(?i)_KEY{_THEN}"
 """Names with a separator behind them."""
 _USERINFO: Final = r"[!-?A-~][!-?A-~\xc2-\xf4][!-?A-~\x80-\xbf](?:@|%40)[A-Za-z0-9\[$%{_-]"
 
@@ -105,6 +28,8 @@ def _bare_credential(match: re.Match[str]) -> bool:
     scheme = match[0][:6].lower()
     if scheme.startswith(("bearer", "basic")):
         return len(value) >= 8 and (mixed or len(value) >= 24 or value.endswith("=")) and len(set(value)) > 4
+    if scheme.startswith(("token", "key")):
+        return is_issued(value)
     return len(value) >= 20 and mixed and len(set(value)) > 7 and "." not in value[-6:]
 
 
@@ -112,7 +37,8 @@ def _userinfo(match: re.Match[str]) -> bool:
     """Whether what stands before @ in a URL is a secret; a bare user name of an ordinary scheme is none."""
     user = match["secret"]
     if ":" in user or "%3A" in user.upper():
-        return True
+        name, _, password = user.replace("%3A", ":").partition(":")
+        return not (is_void(password) or (name in {"user", "username"} and password in {"pass", "password"}))
     if match["scheme"].lower() in {"http", "https"}:
         return user.lower() not in {"git", "www", "user", "username"}
     return len(user) >= 16 and any(c.isdigit() for c in user) and any(c.isalpha() for c in user)
@@ -125,26 +51,61 @@ _SURE_PARAMETERS: Final = re.compile(
 )
 
 
+_HARMLESS_PARAMETERS: Final = re.compile(
+    r"(?i).*(?:(?:cache|sort|page|partition|file|object|s3|idempotency|dedup|public|primary)[-_]?key"
+    r"|[a-z0-9_-]+hash)"
+)
+
+
 def _signature(match: re.Match[str]) -> bool:
     """Of the sure parameters the value goes; `key`, `code`, `hash` and others if it looks random."""
     value = match["secret"]
-    if _EMPTY.fullmatch(value):
+    if not is_filled(value):
         return False
     if _SURE_PARAMETERS.fullmatch(match["name"]):
         return len(value) >= 4 and not (value.isdigit() and len(value) < 6)
+    if _HARMLESS_PARAMETERS.fullmatch(match["name"]):
+        return False
     digits = sum(c.isdigit() for c in value)
     return (
         len(value) >= 16 and digits >= 2 and digits < len(value) and "." not in value[-6:] and "%2F" not in value[:40]
     )
 
 
-def _told(match: re.Match[str]) -> bool:
-    """`the password is X`: X is quoted or no word."""
-    value = match["secret"].rstrip(".,:)!?")
-    if _EMPTY.fullmatch(value) or "=" in value[:2]:
-        return False
-    marked = any(c.isdigit() for c in value) and any(c.isalpha() for c in value)
-    return marked or (bool(match["q"]) and " is" in match[0].lower())
+def _is_credential(match: re.Match[str]) -> bool:
+    """What stands behind the scheme, if any, is no placeholder."""
+    value = match["secret"]
+    if "," in match.string[match.start() : match.start("secret")]:  # of a list
+        return is_mixed(value.rsplit(" ", 1)[-1])
+    return is_filled(value) and is_filled(value.rsplit(" ", 1)[-1].rstrip("]})"))
+
+
+_SESSION: Final = re.compile(r"(?i).*(?:sess|sid|auth|token|csrf|jwt|login|secure|user).*")
+
+
+def _carries(match: re.Match[str]) -> bool:
+    """Whether a cookie header holds more than settings such as a language."""
+    pairs = [pair.partition("=") for pair in match["secret"].split(";")]
+    return any(
+        is_mixed(value) or len(value) >= 16 or (bool(_SESSION.fullmatch(name)) and is_filled(value))
+        for name, _, value in pairs
+        if name.strip().lower() not in {"path", "domain", "expires", "max-age", "samesite"}
+    )
+
+
+_BESIDES: Final = re.compile(
+    r"(?i);|\b(?:host|server|data source|dbname|database|user id|uid|accountname|endpoint)\s{0,3}="
+)
+
+
+def _connects(match: re.Match[str]) -> bool:
+    """One part of several; no variable of that name, as in a line of code."""
+    value = match["secret"].strip("\"'").rstrip("),]")
+    return _BESIDES.search(match.string) is not None and is_filled(value) and value.lower() != "password"
+
+
+def _signed(match: re.Match[str]) -> bool:
+    return is_random(match["secret"]) and any(len(part) >= 20 for part in re.split("[=,;]", match["secret"]))
 
 
 STRUCTURES: Final[tuple[Rule, ...]] = (
@@ -158,22 +119,6 @@ STRUCTURES: Final[tuple[Rule, ...]] = (
         ),
     ),
     Rule(
-        "password",
-        _PASS,
-        re.compile(rf"(?i)(?<![A-Za-z])pass{_SEPARATOR}{_VALUE}"),
-        _mixed,
-    ),
-    Rule(
-        "password",
-        _ENVIRONMENT,
-        re.compile(
-            r"(?<![A-Za-z])(?![A-Z_]*(?:CACHE|PRIMARY|PUBLIC|SORT|PARTITION|IDEMPOTENCY|FOREIGN"
-            r"|HOST)_)[A-Z][A-Z0-9_]{1,40}_KEY"
-            rf"{_SEPARATOR}{_VALUE}"
-        ),
-        _mixed,
-    ),
-    Rule(
         "authorization",
         _AUTHORIZED,
         re.compile(
@@ -182,6 +127,7 @@ STRUCTURES: Final[tuple[Rule, ...]] = (
             rf"(?:(?:{_SCHEMES})(?:\s{{1,3}}|%20|\+))?(?P<secret>(?!(?:bearer|basic|token|header|required|missing|"
             r"none|null|failed|true|false|yes|no)\b(?!-))(?!\[redacted)[^\s\"'`\\][^\"'`\\\r\n]{2,4095})"
         ),
+        _is_credential,
     ),
     Rule(
         "authorization",
@@ -201,6 +147,7 @@ STRUCTURES: Final[tuple[Rule, ...]] = (
             r"|%3a)\s{0,3}(?:(?:b(?=\\{0,3}[\"']))?\\{0,3}[\"'`\[{]{0,2})"
             r"(?P<secret>[A-Za-z0-9_.%-]{1,256}=[^\"'`\\\r\n]{1,4096})"
         ),
+        _carries,
     ),
     Rule(
         "cookie",
@@ -216,7 +163,7 @@ STRUCTURES: Final[tuple[Rule, ...]] = (
         _USERINFO,
         re.compile(
             r"(?i)(?P<scheme>[a-z][a-z0-9+.-]{1,30}):(?:/|\\/|%2F){2}(?P<secret>(?!\[redacted)[^\s/?#@\"'<>]{0,200}"
-            r"(?::|%3A)[^\s/@\"'<>]{1,1024}|[^\s/?#@:\"'<>]{3,1024}|(?::|%3A)[^\s@\"'<>]{1,1024})(?:@"
+            r"(?::|%3A)[^\s/?\"'<>]{1,1024}|[^\s/?#@:\"'<>]{3,1024}|(?::|%3A)[^\s@\"'<>]{1,1024})(?:@"
             r"|%40)(?=[A-Za-z0-9_\[$%{-])"
         ),
         _userinfo,
@@ -235,13 +182,12 @@ STRUCTURES: Final[tuple[Rule, ...]] = (
     ),
     Rule(
         "url_signature",
-        r"(?i)(?:[?&]|%26|%3f|\\u0026|amp;)[a-z0-9_.-]*"
-        r"(?:sig|signature|sign|credential|token|key|code|secret|hmac|policy|auth|jwt|accessid|keyid|hdnts|hash"
+        r"(?i)(?:sig|signature|sign|credential|token|key|code|secret|hmac|hm|policy|auth|jwt|accessid|keyid|hdnts|hash"
         r"|password|sid|"
         r"ticket|pass|session|pair-id|verify|assertion)(?:=|%3d)",
         re.compile(
             r"(?i)(?:[?&]|%26|%3F|\\u0026|&amp;)(?P<name>[a-z0-9_.-]{0,40}?"
-            r"(?:sig|signature|sign|credential|token|key|code|secret|hmac|policy|auth|jwt|accessid|keyid|hdnts"
+            r"(?:sig|signature|sign|credential|token|key|code|secret|hmac|(?<![a-z])hm|policy|auth|jwt|accessid|keyid|hdnts"
             r"|hash|password|"
             r"sid|ticket|pass|session|pair-id|verify|assertion))(?:=|%3D)(?P<secret>(?:(?!%26)[^\s&#\"'<>\\]){3,4096})"
         ),
@@ -255,48 +201,23 @@ STRUCTURES: Final[tuple[Rule, ...]] = (
             r"|ApiKey)\s{0,3}=\s{0,3}"
             r"(?P<secret>\"[^\"\r\n]{1,512}\"|'[^'\r\n]{1,512}'|[^;\"'\s]{1,1024})"
         ),
-        lambda match: _EMPTY.fullmatch(match["secret"].strip("\"'")) is None,
+        _connects,
     ),
-    Rule(
-        "password",
-        _NAMED,
+    Rule(  # X-Hub-Signature-256: sha256=..., Stripe-Signature: t=...,v1=...
+        "authorization",
+        r"(?i)(?:signature|hmac)(?:-[a-z0-9-]{1,10})?[\"']{0,2}\s{0,2}[:=]",
         re.compile(
-            r"(?i)(?P<name>word|phrase|passwd|pwd|pass|secret|key|token|creds|credentials?|signature)"
-            rf"{_NAME_END}{_SEPARATOR}{_VALUE}"
+            r"(?i)(?<![?&A-Za-z0-9-])(?:[a-z0-9]{1,20}-){0,4}(?:signature|hmac)(?:-(?:sha)?-?[a-z0-9]{1,6}){0,2}"
+            r"[\"']?\s{0,2}[:=]\s{0,3}[\"']?(?P<secret>[A-Za-z0-9+/=,;_.:-]{20,1024})"
         ),
-        _named,
+        _signed,
     ),
-    Rule(
-        "password",
-        _HINTED,
-        re.compile(rf"(?i)(?<![A-Za-z])(?:{_WEAK}){_NAME_END}{_SEPARATOR}{_VALUE}"),
-        _random,
-    ),
-    Rule(
-        "password",
-        r"(?i)(?:password|passwd|passphrase|secret|api[-_ ]?key|token)\s{1,3}(?:is|was)?:?\s{0,3}[\"'`]?[^\s\"'`,;]{6}",
-        re.compile(
-            r"(?i)(?<![A-Za-z])(?:password|passwd|passphrase|secret|api[-_ ]?key|token)\s{1,3}(?:is|was)?:?\s{0,3}"
-            r"(?P<q>[\"'`]?)(?P<secret>[^\s\"'`,;]{6,512})"
-        ),
-        _told,
-    ),
-    Rule(
-        "password",
-        r"--(?:[a-z]{1,20}-)?(?:password|pass|passwd|token|api-key|apikey|secret|auth-token|access-key"
-        r"|secret-key)[=\s]",
-        re.compile(
-            r"(?<![\w-])--(?:[a-z]{1,20}-)?(?:password|pass|passwd|token|api-key|apikey|secret|auth-token"
-            r"|access-key|secret-key)"
-            r"(?:=|\s{1,3})[\"']?(?P<secret>(?!-)[^\s\"']{3,1024})"
-        ),
-        lambda match: _EMPTY.fullmatch(match["secret"]) is None,
-    ),
-    Rule(
+    Rule(  # A name and a password as Oracle writes them.
         "url_credentials",
-        r"(?:-u|--user|--proxy-user)[\s=]{1,3}[\"']?[^\s:\"']{1,200}:",
+        r"(?i)(?:oracle:[a-z0-9]{1,5}:|sqlplus )[^\s/@]{1,32}/",
         re.compile(
-            r"(?<![\w-])(?:-u|--user|--proxy-user)(?:=|\s{1,3})[\"']?(?P<secret>[^\s:\"']{1,200}:[^\s\"']{3,512})"
+            r"(?i)(?:jdbc:oracle:[a-z0-9]{1,5}:|sqlplus\s(?:-[a-z]\s{1,3})?)[^\s/@]{1,64}/(?P<secret>[^\s@]{1,256})@"
         ),
     ),
+    *ASSIGNMENTS,
 )

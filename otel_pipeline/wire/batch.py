@@ -144,6 +144,11 @@ class Batch:
         """Hex; all zeros if the row has none."""
         return f"{int(self.rows[row, cells.SPAN_ID]) & 0xFFFFFFFFFFFFFFFF:016x}"
 
+    def ids(self, rows: Ints) -> Ints:
+        """A row each for some rows: the halves of the trace id, and the span id."""
+        found: Ints = self.rows[rows, cells.TRACE_HI : cells.SPAN_ID + 1]
+        return found
+
     # -- strings and numbers -------------------------------------------------------------------------------------------
 
     def name(self) -> Strings:
@@ -201,6 +206,12 @@ class Batch:
         if int(self.rows[row, column]) not in (1, 5, 6, 7):
             return b""
         return self.data[self.rows[row, column + cells.A_A] : self.rows[row, column + cells.A_B]]
+
+    def arrays(self, key: str) -> tuple[Codes, list[bytes]]:
+        """The array values of an attribute as a column: serialized ArrayValues. Edited ones are absent."""
+        column = self._column(key)
+        codes, values = self._kernel.encode(self.data, self.rows, column, cells.T_ARRAY, column + cells.A_A)
+        return self.edits.untouched(("attribute", key), codes), values
 
     def integer(self, key: str, row: int) -> int | None:
         """The int value of one row in all its 64 bits, as it came; None if it is no int."""
@@ -270,6 +281,10 @@ class Batch:
             fitting = self.present(key) == (how == "update")
             mask = fitting if where is None else where & fitting
         self.edits.set(("attribute", key), self._column(key), value, mask)
+
+    def set_rows(self, key: str, rows: Ints, values: Floats | Ints) -> None:
+        """Set an attribute of some rows, by their numbers: float64, or int64 >= 0, one for each of them."""
+        self.edits.set_rows(("attribute", key), self._column(key), rows, values)
 
     def delete(self, key: str, where: Mask | None = None) -> None:
         """Remove an attribute from the rows in `where` (default: all)."""

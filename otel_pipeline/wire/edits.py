@@ -75,6 +75,23 @@ class Overlay:
         self.values.extend(chosen.tolist())
         self.fragments.add_doubles(number, key, chosen)
 
+    def put_rows(self, number: int, key: str, rows: Ints, values: Floats | Ints) -> None:
+        """Give each of some rows its own number; ints are >= 0."""
+        if values.dtype != np.int64:
+            self._number(rows, values)
+            self.fragments.add_doubles(number, key, values.astype(np.float64, copy=False))
+            return
+        ints = values.astype(np.int64, copy=False)
+        sizes = _varint_sizes(ints)
+        for size in np.unique(sizes).tolist():
+            mine = sizes == size
+            self._number(rows[mine], ints[mine])
+            self.fragments.add_ints(number, key, ints[mine], size)
+
+    def _number(self, rows: Ints, values: Floats | Ints) -> None:
+        self.codes[rows] = np.arange(len(self.values), len(self.values) + len(rows), dtype=np.int32)
+        self.values.extend(values.tolist())
+
     def over(self, codes: Codes, values: list[str]) -> tuple[Codes, list[str]]:
         """A column of texts as it reads with this overlay; other values are absent."""
         texts = [value if isinstance(value, str) else "" for value in self.values]
@@ -115,6 +132,12 @@ class Edits:
         codes, values = value.codes, [in_64_bits(one) for one in value.values]
         fields = [attribute_field(number, name[1], one, type(one).__name__) for one in values]
         overlay.put(codes, values, fields, mask)
+
+    def set_rows(self, name: tuple[str, str], column: int, rows: Ints, values: Floats | Ints) -> None:
+        """The same for some rows by their numbers, a number each."""
+        if len(rows):
+            overlay = self._overlay(name, column + cells.A_AT, column + cells.A_END)
+            overlay.put_rows(self._signal.value.attributes_field, name[1], rows, values)
 
     def delete(self, name: tuple[str, str], column: int, mask: Mask) -> None:
         """Remove an attribute from the rows of `mask`."""
@@ -169,6 +192,11 @@ class Edits:
         if overlay is None:
             return column
         return type(column)(*overlay.over(column.codes, column.values))
+
+    def untouched(self, name: Hashable, codes: Codes) -> Codes:
+        """Codes of a column, without the rows that were edited."""
+        overlay = self._overlays.get(name)
+        return codes if overlay is None else np.where(overlay.codes == UNTOUCHED, codes, UNTOUCHED)
 
     def over_part(self, name: Hashable, part: int, column: Strings) -> Strings:
         """A string column with its edits, where what was set are tuples and the column is one part of them."""
@@ -236,6 +264,13 @@ class Edits:
         splicer = kernel.splicer(batch.data, batch.rows, batch.scopes, batch.groups, *fragments.joined())
         spliced: bytes = splicer.splice(at_cells, end_cells, codes, keep.view(np.uint8), group_codes)
         return spliced
+
+
+def _varint_sizes(values: Ints) -> Ints:
+    """Bytes of the varint of each, all >= 0."""
+    sizes: Ints = np.maximum((np.frexp(values)[1].astype(np.int64) + 6) // 7, 1)
+    sizes -= (values >> 7 * (sizes - 1) == 0) & (sizes > 1)  # what is just below a power of two was rounded up
+    return sizes
 
 
 @lru_cache(maxsize=1024)

@@ -15,13 +15,16 @@ class Kernel:
     scanner: Any  # untyped: the class of the extension or of its source
     encode: Any
     splicer: Any
+    sieve: Any
+    known: Any
 
 
 def _load(name: str) -> Kernel:
-    scan, codes, splice = (
-        importlib.import_module(f"otel_pipeline.wire._{leaf}_{name}") for leaf in ("scan", "codes", "splice")
+    scan, codes, splice, sieve = (
+        importlib.import_module(f"otel_pipeline.wire._{leaf}_{name}") for leaf in ("scan", "codes", "splice", "sieve")
     )
-    return Kernel("compiled" if name == "c" else "interpreted", scan.Scanner, codes.encode, splice.Splicer)
+    title = "compiled" if name == "c" else "interpreted"
+    return Kernel(title, scan.Scanner, codes.encode, splice.Splicer, sieve.Sieve, sieve.Known)
 
 
 def variants() -> list[Kernel]:

@@ -137,6 +137,18 @@ class Fragments:
         self._sizes.append(np.full(len(values), len(head) + 8, np.int64))
         self._count += len(values)
 
+    def add_ints(self, number: int, key: str, values: NDArray[np.int64], size: int) -> None:
+        """The same with ints >= 0 whose varints have `size` bytes."""
+        head = attribute_field(number, key, 1 << 7 * (size - 1), "int")[:-size]
+        table = np.empty((len(values), len(head) + size), np.uint8)
+        table[:, :-size] = np.frombuffer(head, np.uint8)
+        septets = values[:, None] >> np.arange(0, 7 * size, 7)
+        table[:, -size:] = septets & 0x7F | 0x80
+        table[:, -1] &= 0x7F
+        self._blobs.append(table.tobytes())
+        self._sizes.append(np.full(len(values), len(head) + size, np.int64))
+        self._count += len(values)
+
     def extend(self, other: Fragments) -> None:
         """Append those of another."""
         self._blobs.extend(other._blobs)

@@ -13,6 +13,8 @@ import uuid
 from dataclasses import dataclass
 from typing import Final
 
+from tests.support.secret_contexts import CONTEXTS, LOOK_ALIKES
+
 UPPER: Final = string.ascii_uppercase
 ALNUM: Final = string.ascii_letters + string.digits
 URL: Final = ALNUM + "-_"
@@ -141,7 +143,7 @@ def secrets(seed: int = 4) -> list[Sample]:
         places = (TOKEN_PLACES[0], TOKEN_PLACES[1 + index % (len(TOKEN_PLACES) - 1)])
         samples += [("api_key", name, place.format(token), token) for place in places]
     samples += [("jwt", "jwt", place, token) for token in [dice.jwt()] for place in (token, f"id_token={token}&x=1")]
-    for maker in (_providers, _headers, _urls, _assignments, _personal):
+    for maker in (_providers, _headers, _urls, _assignments, _personal, _contexts):
         samples += maker(dice)
     return [Sample(f"{kind}-{name}-{n}", kind, text, secret) for n, (kind, name, text, secret) in enumerate(samples)]
 
@@ -272,11 +274,29 @@ def _personal(dice: Dice) -> list[Row]:
     return rows
 
 
+def _contexts(dice: Dice) -> list[Row]:
+    card = dice.card("62", 16)
+    dotted = ".".join(card[i : i + 4] for i in range(0, 16, 4))
+    rows = _rows("card", "card-dotted", dotted, "number {} ok")
+    for kind, name, form, texts in CONTEXTS:
+        for text in texts:
+            rows += _rows(kind, name, _value(dice, form), text)
+    return rows
+
+
+def _value(dice: Dice, form: str) -> str:
+    """A secret of a named form."""
+    if form == "code":
+        return "48" + dice.digits(4)
+    return dice.hex(64) if form == "hex" else dice.of(ALNUM, 9) + "4k" if form == "word" else dice.of(ALNUM, 30) + "7b"
+
+
 def look_alikes(seed: int = 4) -> list[Sample]:
     """What must stay as it is."""
     dice = Dice(seed)
     image = base64.b64encode(bytes(dice.random.getrandbits(8) for _ in range(240))).decode()
     texts = [
+        *LOOK_ALIKES,
         *(dice.uuid() for _ in range(6)),
         *(dice.hex(count) for count in (8, 16, 32, 32, 40, 64, 64, 128)),
         *(f"{name}_{dice.hex(8)}.safetensors" for name in ("sdxl", "flux1-dev", "wan2.1_t2v_14B")),

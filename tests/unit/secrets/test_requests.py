@@ -15,12 +15,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from otel_pipeline.errors import WireError
-from otel_pipeline.secrets import requests
+from otel_pipeline.secrets import layouts
 from otel_pipeline.secrets.build import request_cleaner
 from otel_pipeline.secrets.keys import USER_KEYS, denial
 from otel_pipeline.secrets.requests import RequestCleaner
 from otel_pipeline.secrets.rules import KINDS
 from otel_pipeline.secrets.texts import Finder
+from otel_pipeline.wire.kernel import variants
 from otel_pipeline.wire.signal import Signal
 from otel_pipeline.wire.values import field as message_field
 from tests.support import otlp
@@ -347,8 +348,43 @@ def test_harmless_keys_keep_their_values(key: str) -> None:
     assert attribute(AnyValue(string_value="x"), CLEANER, key).string_value == "x"
 
 
+def test_a_denied_key_counts_behind_its_value_too() -> None:
+    pair = message_field(2, message_field(1, b"hunter22")) + message_field(1, b"password")
+    request = message_field(1, message_field(1, message_field(1, pair)))
+    clean = ExportTraceServiceRequest.FromString(CLEANER.rewrite(Signal.TRACES, request))
+    assert clean.resource_spans[0].resource.attributes[0].value.string_value == "[redacted:password]"
+
+
+def test_what_is_remembered_changes_nothing() -> None:
+    one = cleaner()
+    requests = [filled(Signal.TRACES, text)[0] for text in (SECRET, "gpu-17", "joe@example.com", "flux-1-dev")]
+    for signal_requests in (requests, requests[::-1]) * 3:
+        for request in signal_requests:
+            assert one.rewrite(Signal.TRACES, request) == cleaner().rewrite(Signal.TRACES, request)
+
+
+def test_a_repeated_secret_goes_each_time() -> None:
+    one = cleaner()
+    message = ExportTraceServiceRequest()
+    spans = message.resource_spans.add().scope_spans.add().spans
+    for _ in range(5):
+        spans.add(name="job").attributes.add(key="x").value.string_value = f"see {SECRET}"
+    for _ in range(4):
+        clean = one.rewrite(Signal.TRACES, message.SerializeToString())
+        assert SECRET.encode() not in clean
+        assert clean.count(b"[redacted:api_key]") == 5
+
+
+def test_without_the_extension_the_outcome_is_the_same() -> None:
+    plain = cleaner(kernel=variants()[0])
+    for request in (*filled(Signal.LOGS, SECRET), *filled(Signal.METRICS, SECRET)):
+        signal = Signal.LOGS if request in filled(Signal.LOGS, SECRET) else Signal.METRICS
+        for _ in range(3):
+            assert plain.rewrite(signal, request) == CLEANER.rewrite(signal, request)
+
+
 def test_the_layout_has_the_ends_of_all_ways() -> None:
     for signal in Signal:
-        parts = requests.layout(signal.value.request.DESCRIPTOR)
+        parts = layouts.layout(signal.value.request.DESCRIPTOR)
         assert parts[1][1][1] is KeyValue
-        assert parts[1][2][3] is requests.TEXT
+        assert parts[1][2][3] is layouts.TEXT
