@@ -57,6 +57,8 @@ class Context:
     """Seconds since 1970."""
     directory: Path | None = None
     """Where this component may keep files over a restart; it makes the directory. None: it has nowhere to."""
+    common_directory: Path | None = None
+    """The same for all pipelines in which this component stands."""
     signal: Signal | None = None
     """Of the pipeline that this processor stands in."""
     books: Mapping[str, Book] = field(default_factory=dict)

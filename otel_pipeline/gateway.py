@@ -140,11 +140,16 @@ class Gateway:
 
     def _of_step(self, name: str, pipeline: PipelineConfig, step: ComponentSettings) -> Context:
         books = {book: self._books[book] for book in _books_of(step)}
-        directory = self._directory(name, step.id)
-        return replace(self._context(step.id), directory=directory, signal=pipeline.signal, books=books)
+        return replace(
+            self._context(step.id),
+            directory=self._directory("pipelines", name, step.id),
+            common_directory=self._directory("common", step.id),
+            signal=pipeline.signal,
+            books=books,
+        )
 
-    def _directory(self, pipeline_id: str, component_id: str) -> Path:
-        return self._data_dir / "components" / quote(pipeline_id, safe="") / quote(component_id, safe="")
+    def _directory(self, *names: str) -> Path:
+        return self._data_dir.joinpath("components", *(quote(name, safe="") for name in names))
 
     def _batching(self, pipeline: PipelineConfig) -> Batching:
         for name in pipeline.processors:

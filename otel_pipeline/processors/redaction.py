@@ -6,6 +6,7 @@ request cannot be cleaned it is dropped and counted, see `Pipeline`; what was re
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,8 @@ from otel_pipeline.secrets.rules import KINDS, Kind
 if TYPE_CHECKING:
     from otel_pipeline.wire.batch import Batch
     from otel_pipeline.wire.signal import Signal
+
+log = logging.getLogger(__name__)
 
 
 class RedactionProcessor:
@@ -39,7 +42,8 @@ class RedactionProcessor:
         Empty: ids stay."""
         hash_key: SecretStr = SecretStr("")
         """With a key, a keyed hash of the secret stands in its mark, [redacted:kind:0123456789abcdef]: equal secrets
-        are seen to be equal. Pseudonyms are made with it, too; without it they change at each start."""
+        are seen to be equal. Pseudonyms are made with it, too; without it with a key of this gateway's own, which it
+        keeps in its data directory."""
         max_value_bytes: Annotated[int, Field(ge=256, le=4 * 1024 * 1024)] = VALUE_BYTES_MAX
         """A longer attribute value or log body is replaced by its beginning, its length and its SHA-256."""
 
@@ -53,7 +57,8 @@ class RedactionProcessor:
             denied_keys=config.denied_keys,
             user_keys=config.user_keys,
             hash_key=config.hash_key.get_secret_value().encode(),
-            pseudonym_key=os.urandom(PSEUDONYM_KEY_BYTES),
+            # One for all pipelines: traces and logs must agree on who somebody is.
+            pseudonym_key=context.shared.get(f"{context.component_id} pseudonyms", lambda: _kept_key(context)),
             value_bytes_max=config.max_value_bytes,
             count=lambda kind, times: self._counters[kind].inc(times),
         )
@@ -68,3 +73,24 @@ class RedactionProcessor:
 
     def process(self, batch: Batch) -> None:
         """All is done by then."""
+
+
+def _kept_key(context: Context) -> bytes:
+    """The key in the file, which is made at the first start; one for this run if it cannot be kept."""
+    key = os.urandom(PSEUDONYM_KEY_BYTES)
+    if context.common_directory is None:
+        return key
+    file = context.common_directory / "pseudonym.key"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
+                new.write(key)
+        except FileExistsError:
+            kept = file.read_bytes()
+            if len(kept) == PSEUDONYM_KEY_BYTES:
+                return kept
+            log.warning("%s holds no key: pseudonyms change at the next start", file)
+    except OSError as error:
+        log.warning("the key of pseudonyms cannot be kept: %s", error)
+    return key

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_pipeline.contracts import Context, Shared
 from otel_pipeline.exposition.families import Exposition
-from otel_pipeline.gpu.journal import read_beside
+from otel_pipeline.gpu import journal
+from otel_pipeline.gpu.ingest import Block, Samples
+from otel_pipeline.gpu.quantities import Quantity
 from otel_pipeline.outbox_state import ParkedEntry
 from otel_pipeline.processors.gpu_stats import GpuStatsProcessor
 from otel_pipeline.stats import Stats
@@ -94,7 +97,7 @@ class Bench:
         config = GpuStatsProcessor.Config.model_validate(settings)
         self.halves = {}
         for signal in (Signal.METRICS, Signal.TRACES):
-            place = directory / "components" / signal.word / "gpu_stats" if directory else None
+            place = directory / "components" / "pipelines" / signal.word / "gpu_stats" if directory else None
             context = Context(
                 "gpu_stats", self.stats, Exposition(), loop, lambda: self.now_s, place, signal, shared=shared
             )
@@ -181,9 +184,9 @@ def test_a_span_whose_samples_are_not_in_waits_and_the_others_go_on() -> None:
     (request, items, note) = batch.parked[0]
     assert items == 1
     processor = bench.halves[Signal.TRACES]
-    assert not processor._is_ready(note)
+    assert processor._late([entry(7, 0.0, note)]) == {7}
     bench.take(samples(12))
-    assert processor._is_ready(note)
+    assert processor._late([entry(7, 0.0, note)]) == set()
     (found,) = bench.join(request, released=True)
     assert (found["status"], found["energy"]) == ("ok", pytest.approx(1800.0))
     assert bench.count("parked") == 1
@@ -196,6 +199,13 @@ def test_a_released_span_goes_on_with_what_is_known() -> None:
     assert found["status"] == "partial"
     assert found["coverage"] == pytest.approx(0.2, abs=0.03)
     assert found["energy"] == pytest.approx(600.0, rel=0.05)
+
+
+def test_what_an_agent_has_joined_is_left_as_it_is() -> None:
+    bench = Bench()
+    bench.take(samples(5))
+    (found,) = bench.join(spans((3.0, 13.0), attributes={"otel_pipeline.gpu.status": "ok"}))
+    assert found == {"status": "ok"}
 
 
 def test_without_a_wait_nothing_is_parked() -> None:
@@ -280,10 +290,11 @@ def test_samples_survive_a_restart_and_why_a_span_is_incomplete_can_be_read(tmp_
     run_once(again)
     (found,) = again.join(spans((1.0, 3.0)))
     assert (found["status"], found["energy"], found["name"]) == ("ok", pytest.approx(600.0), "NVIDIA L40S")
-    kept, told = read_beside(tmp_path, f"{1:032x}")
-    assert len(kept) == 1
-    assert [(one["status"], one["reason"], one["gpus"]) for one in told] == [
-        ("partial", "the span ends after the last sample", [GPU])
+    of_metrics, of_traces = journal.files(tmp_path)
+    assert len(journal.latest(of_metrics, 60.0)) == 1
+    told = journal.explained(of_traces, (1).to_bytes(16, "big"))
+    assert [(one["span_id"], one["status"], one["reason"], one["gpus"]) for one in told] == [
+        (f"{1:016x}", "partial", "late", [GPU])
     ]
     late = Bench(tmp_path, now_s=1_800_010_000.0)
     run_once(late)
@@ -301,3 +312,18 @@ def run_once(bench: Bench) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run(live())
+
+
+def test_times_of_our_own_clock_are_moved_to_the_hosts() -> None:
+    bench = Bench(now_s=1_800_000_100.0)
+    skewed = ExportMetricsServiceRequest.FromString(samples(20))
+    told = skewed.resource_metrics[0].resource.attributes.add(key="otel_pipeline.sent_time_unix_nano")
+    told.value.int_value = START
+    bench.take(skewed.SerializeToString())
+    timelines = bench.halves[Signal.METRICS]._timelines
+    assert timelines.offset_ns("node-1") == 100 * S
+    times = START + np.array([120, 130]) * S
+    block = Block(("node-1",), OTHER, Quantity.POWER, times, np.array([1.0, 2.0]), "scraped", is_scraped=True)
+    bench.halves[Signal.METRICS]._take(Samples([block]), START + 130 * S)
+    power = timelines.numbered(timelines.gpu("node-1", OTHER)).settled(Quantity.POWER)
+    assert power.last_ns == START + 30 * S

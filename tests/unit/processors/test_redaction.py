@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +10,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pydantic import ValidationError
 
 from otel_pipeline.config.loader import load
+from otel_pipeline.contracts import Context
 from otel_pipeline.errors import ConfigError
+from otel_pipeline.exposition.families import Exposition
 from otel_pipeline.pipeline import REDACTION_FAILED, Pipeline
 from otel_pipeline.processors.redaction import RedactionProcessor
 from otel_pipeline.stats import Stats
@@ -20,8 +22,9 @@ from tests.support import otlp
 MAIL = "joe@example.com"
 
 
-def processor(stats: Stats, **settings: Any) -> RedactionProcessor:
-    context: Any = SimpleNamespace(component_id="redaction", stats=stats)
+def processor(stats: Stats, *, directory: Path | None = None, **settings: Any) -> RedactionProcessor:
+    loop: Any = None
+    context = Context("redaction", stats, Exposition(), loop, common_directory=directory)
     return RedactionProcessor(RedactionProcessor.Config(**settings), context)
 
 
@@ -127,3 +130,30 @@ def test_pseudonyms_are_joinable_by_the_hash_key() -> None:
     assert name_of(hash_key="one") == name_of(hash_key="one")
     assert name_of(hash_key="one") != name_of(hash_key="two")
     assert b"joe" not in name_of()
+
+
+def pseudonym(directory: Path | None, **settings: Any) -> str:
+    body = ExportTraceServiceRequest.FromString(request("job"))
+    body.resource_spans[0].scope_spans[0].spans[0].attributes.add(key="user.id").value.string_value = "joe-17"
+    clean = processor(Stats(), directory=directory, **settings).rewrite(Signal.TRACES, body.SerializeToString())
+    found = ExportTraceServiceRequest.FromString(clean)
+    return found.resource_spans[0].scope_spans[0].spans[0].attributes[0].value.string_value
+
+
+def test_pseudonyms_stay_over_a_restart(tmp_path: Path) -> None:
+    first = pseudonym(tmp_path / "common")
+    assert first == pseudonym(tmp_path / "common") != pseudonym(tmp_path / "other")
+    assert (tmp_path / "common" / "pseudonym.key").stat().st_mode & 0o777 == 0o600
+    assert pseudonym(None) != pseudonym(None)
+    assert pseudonym(None, hash_key="k") == pseudonym(tmp_path / "common", hash_key="k")
+
+
+def test_a_key_that_cannot_be_kept_is_told_of_and_pseudonyms_are_made_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "pseudonym.key").write_bytes(b"short")
+    assert "joe" not in pseudonym(tmp_path)
+    assert "holds no key" in caplog.text
+    (tmp_path / "file").write_text("")
+    assert "joe" not in pseudonym(tmp_path / "file")
+    assert "cannot be kept" in caplog.text
