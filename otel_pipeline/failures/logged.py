@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from otel_pipeline.limits import FAILURE_MESSAGE_CHARS_MAX, FAILURE_NAME_CHARS_MAX, LOGGED_EXCEPTION_CHARS_MAX
 from otel_pipeline.wire import cells
 from otel_pipeline.wire.batch import Strings
@@ -34,9 +32,9 @@ class LoggedExceptions:
         self._chars_max = chars_max
         self._chars = 0
 
-    def remember(self, batch: Batch, failed: Mask, columns: Sequence[Strings]) -> None:
-        """Remember the exceptions of the failed log records that belong to a span."""
-        rows = np.flatnonzero(failed & (batch.rows[:, cells.SPAN_ID] != 0))
+    def remember(self, batch: Batch, rows: Ints, columns: Sequence[Strings]) -> None:
+        """Remember the exceptions of those of these log records that belong to a span."""
+        rows = rows[batch.rows[rows, cells.SPAN_ID] != 0]
         for row, ids in zip(rows.tolist(), batch.rows[rows][:, IDS].tolist(), strict=True):
             kind, message, stack = (column.at(row) or "" for column in columns)
             self._put(

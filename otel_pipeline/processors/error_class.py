@@ -1,8 +1,10 @@
 """Processor `error_class`: names what kind of failure a failed span, or a log record of an exception, reports.
 
-The rules are in `failures/`. Rows are brought together by what is known of them, so that each distinct failure of a
-batch is looked at once, and those that are remembered not at all. In a storm of failures that are all different,
-`judged_max` of them are looked at; the rest of that batch is named by exception type and attributes.
+The rules are in `failures/`. The usual batch has few failures or none, so the many columns that rules look at are read
+of the failed rows alone, in a batch of their own (`Batch.excerpt`). Rows are brought together by what is known of them,
+so that each distinct failure of a batch is looked at once, and those that are remembered not at all. In a storm of
+failures that are all different, `judged_max` of them are looked at; the rest of that batch is named by exception type
+and attributes.
 """
 
 from __future__ import annotations
@@ -29,13 +31,14 @@ from otel_pipeline.failures.pack import read_file
 from otel_pipeline.limits import EXPOSITION_SERIES_MAX, FAILURES_JUDGED_MAX, NEWS_REQUEST_MAX
 from otel_pipeline.wire import cells
 from otel_pipeline.wire.batch import ABSENT, Constants, Strings
+from otel_pipeline.wire.scan import BatchReader
 from otel_pipeline.wire.signal import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from otel_pipeline.contracts import Entrance
-    from otel_pipeline.wire.batch import Batch, Codes, Ints, Mask
+    from otel_pipeline.wire.batch import Batch, Ints, Mask
 
 ERROR: Final = 2
 SEVERITY_ERROR: Final = 17
@@ -43,6 +46,7 @@ KEYS_MAX: Final = 2**62
 """Above this a mixed-radix key could leave 64 bits."""
 EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
 WRITTEN: Final = tuple(f"otel_pipeline.error.{name}" for name in ("class", "rule", "fingerprint", "retryable", "fault"))
+ERROR_TYPE: Final = "error.type"
 BACKENDS: Final = (
     "otel_pipeline.backend.name",
     "gen_ai.provider.name",
@@ -106,6 +110,7 @@ class ErrorClassProcessor:
         self._origins = context.shared.get(f"{context.component_id} origins", Origins)
         self._book: Any = context.books.get(BOOK)
         self._tells = context.signal is Signal.LOGS
+        self._readers: dict[Signal, BatchReader] = {}
         counts = context.stats.failures
         self._counts = {
             how: counts.labels(context.component_id, how) for how in ("remembered", "judged", "coarse", "noise")
@@ -115,26 +120,28 @@ class ErrorClassProcessor:
         )
 
     def attributes(self, signal: Signal) -> frozenset[str]:
-        """What rules look at, what it sets, and what the counter is labelled by."""
+        """What tells that a log record has failed, and what it sets."""
         if signal not in self.signals:
             return frozenset()
-        read = {*KEYS, *BACKENDS, *WRITTEN, *NOISE_KEYS}
-        return frozenset(read | set(EXCEPTION) if signal is Signal.LOGS else read)
+        return frozenset({*WRITTEN, ERROR_TYPE, *(EXCEPTION[:2] if signal is Signal.LOGS else ())})
 
     def process(self, batch: Batch) -> None:
         """Name the failures of the kept rows; all others stay as they are."""
-        failed = self._failed(batch)
+        failed = _failed(batch)
         if failed is None:
             return
-        rows = np.flatnonzero(failed)
-        failures = _distinct(batch, rows, self._exceptions(batch, failed))
+        part = self._reader(batch.signal).read([batch.excerpt(failed)])[0]
+        rows = self._without_noise(part)
+        if not len(rows):
+            return
+        failures = _distinct(part, rows, self._exceptions(part, rows))
         verdicts = self._verdicts(failures)
-        codes = np.full(len(batch), ABSENT, np.int32)
-        codes[rows] = failures.group
-        _write(batch, codes, verdicts, failures)
-        self._count(batch, codes, verdicts)
+        _write(batch, np.flatnonzero(failed)[rows], verdicts, failures)
+        self._count(part, failures, verdicts)
         if self._book is not None:
-            self._keep(batch, failures, verdicts)
+            record = self._record(part, failures, verdicts)
+            if record:
+                batch.record(BOOK, record)
 
     async def originate(self, entrance: Entrance) -> None:
         """Where it stands in a logs pipeline: hand in what the store has told of new groups."""
@@ -146,42 +153,38 @@ class ErrorClassProcessor:
                     self._book.news.extendleft(reversed(news))
                     break
 
-    def _keep(self, batch: Batch, failures: _Failures, verdicts: list[Verdict]) -> None:
-        """Leave the failures that stand for themselves for the store."""
+    def _reader(self, signal: Signal) -> BatchReader:
+        """Reads what rules look at, and what the counter is labelled by."""
+        if signal not in self._readers:
+            keys = {*KEYS, *BACKENDS, *NOISE_KEYS, *(EXCEPTION if signal is Signal.LOGS else ())}
+            self._readers[signal] = BatchReader(signal, sorted(keys))
+        return self._readers[signal]
+
+    def _record(self, batch: Batch, failures: _Failures, verdicts: list[Verdict]) -> bytes:
+        """The failures that stand for themselves, for the store; empty if there are none."""
         names = [verdict.name for verdict in verdicts]
         classes = [names[number] for number in failures.group.tolist()]
         telling = np.zeros(len(failures.rows), np.bool_)
         for key in (*EXCEPTION[:2], "status"):
             telling |= failures.columns[key].where(bool)
         standing = self._origins.standing(batch, failures.rows, classes, telling)
-        if standing.any():
-            batch.record(BOOK, _record(batch, failures, verdicts, standing))
+        return _record(batch, failures, verdicts, standing) if standing.any() else b""
 
-    def _exceptions(self, batch: Batch, failed: Mask) -> Sequence[Strings]:
+    def _exceptions(self, batch: Batch, rows: Ints) -> Sequence[Strings]:
         """Type, message and stack trace of the failed rows: their own, or those that were logged for a silent span."""
         if batch.signal is Signal.LOGS:
             columns = [batch.strings(key) for key in EXCEPTION]
-            self._logged.remember(batch, failed, columns)
+            self._logged.remember(batch, rows, columns)
             return columns
-        return self._logged.completed(batch, np.flatnonzero(failed), batch.exception())
+        return self._logged.completed(batch, rows, batch.exception())
 
-    def _failed(self, batch: Batch) -> Mask | None:
-        """The rows to name; None for the usual batch, which has none."""
-        if batch.signal is Signal.TRACES:
-            failed = batch.status_code == ERROR
-        elif batch.signal is Signal.LOGS:
-            serious = (batch.kind >= SEVERITY_ERROR) | (batch.kind == 0)
-            failed = serious & (batch.present(EXCEPTION[0]) | batch.present(EXCEPTION[1]))
-        else:
-            return None
-        failed = failed & batch.keep
-        if not failed.any():
-            return None
-        if not self._health_checks:
-            noise = failed & noise_of(batch)
-            self._counts["noise"].inc(int(np.count_nonzero(noise)))
-            failed = failed & ~noise
-        return failed if failed.any() else None
+    def _without_noise(self, batch: Batch) -> Ints:
+        """The failed rows to name."""
+        if self._health_checks:
+            return np.arange(len(batch))
+        noise = noise_of(batch)
+        self._counts["noise"].inc(int(np.count_nonzero(noise)))
+        return np.flatnonzero(~noise)
 
     def _verdicts(self, failures: _Failures) -> list[Verdict]:
         """One for each distinct failure."""
@@ -214,8 +217,10 @@ class ErrorClassProcessor:
             self._counts[name].inc(count)
         return verdicts
 
-    def _count(self, batch: Batch, codes: Codes, verdicts: list[Verdict]) -> None:
+    def _count(self, batch: Batch, failures: _Failures, verdicts: list[Verdict]) -> None:
         """Failed spans, and log records that belong to none: those of a span are counted with it."""
+        codes = np.full(len(batch), ABSENT, np.int32)
+        codes[failures.rows] = failures.group
         counted = codes >= 0
         if batch.signal is Signal.LOGS:
             counted &= batch.rows[:, cells.SPAN_ID] == 0
@@ -230,6 +235,19 @@ class ErrorClassProcessor:
             Strings(codes, [*faults]),
         ]
         self._errors.add(group_rows(columns, counted))
+
+
+def _failed(batch: Batch) -> Mask | None:
+    """The failed rows; None for the usual batch, which has none."""
+    if batch.signal is Signal.TRACES:
+        failed = batch.status_code == ERROR
+    elif batch.signal is Signal.LOGS:
+        serious = (batch.kind >= SEVERITY_ERROR) | (batch.kind == 0)
+        failed = serious & (batch.present(EXCEPTION[0]) | batch.present(EXCEPTION[1]))
+    else:
+        return None
+    failed = failed & batch.keep
+    return failed if np.count_nonzero(failed) else None
 
 
 def _distinct(batch: Batch, rows: Ints, exceptions: Sequence[Strings]) -> _Failures:
@@ -277,7 +295,10 @@ def _digits(batch: Batch, key: str, rows: Ints) -> Strings:
     return Strings(codes, [*text.values, *map(text_of, distinct.tolist())])
 
 
-def _write(batch: Batch, codes: Codes, verdicts: list[Verdict], failures: _Failures) -> None:
+def _write(batch: Batch, rows: Ints, verdicts: list[Verdict], failures: _Failures) -> None:
+    """Set the attributes of `rows`, which are the failures' rows in the whole batch."""
+    codes = np.full(len(batch), ABSENT, np.int32)
+    codes[rows] = failures.group
     marks: tuple[Sequence[str | bool], ...] = (
         [verdict.name for verdict in verdicts],
         [verdict.rule for verdict in verdicts],
@@ -290,10 +311,10 @@ def _write(batch: Batch, codes: Codes, verdicts: list[Verdict], failures: _Failu
         batch.set(key, Constants(np.where(given, codes, np.int32(ABSENT)), list(values)))
     kinds = failures.columns[EXCEPTION[0]]
     named = np.array([*(bool(value) for value in kinds.values), False], np.bool_)[kinds.codes]
-    types = np.full(len(batch), ABSENT, np.int32)
-    types[failures.rows[named]] = kinds.codes[named]
     if named.any():
-        batch.set("error.type", Constants(types, kinds.values), types >= 0, "insert")
+        types = np.full(len(batch), ABSENT, np.int32)
+        types[rows[named]] = kinds.codes[named]
+        batch.set(ERROR_TYPE, Constants(types, kinds.values), types >= 0, "insert")
 
 
 def _record(batch: Batch, failures: _Failures, verdicts: list[Verdict], standing: Mask) -> bytes:

@@ -359,6 +359,10 @@ class Batch:
         """The batch as one request, edits in place; the bytes as they came if there are none."""
         return self._encoded(self.keep) if self.edits else self.data
 
+    def excerpt(self, mask: Mask) -> bytes:
+        """The kept rows of `mask` as a request, edits in place: for a reader that wants more columns of a few rows."""
+        return self._encoded(mask & self.keep)
+
     def _encoded(self, keep: Mask) -> bytes:
         resources = self._resource_codes if self._resource_codes is not None else np.empty(0, np.int32)
         return self.edits.splice(self, self._kernel, keep, resources, self._resources)
