@@ -7,6 +7,7 @@ component.
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Self, TypeAlias
 from urllib.parse import urlsplit
@@ -164,6 +165,18 @@ class TlsClient(Settings):
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file go together: give both or none")
         return self
+
+    def ssl_context(self) -> ssl.SSLContext | bool:
+        """For a client that takes True as the system's own. Raises OSError for a file."""
+        if not (self.ca_file or self.cert_file or self.insecure_skip_verify):
+            return True
+        context = ssl.create_default_context(cafile=self.ca_file or None)
+        if self.cert_file:
+            context.load_cert_chain(self.cert_file, self.key_file or None)
+        if self.insecure_skip_verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
 
 
 # -- retry and queue ---------------------------------------------------------------------------------------------------

@@ -109,7 +109,32 @@ class _OfReceivers(_OfProcessors):
         )
 
 
-class Stats(_OfReceivers):
+class _OfBooks(_OfReceivers):
+    """What is counted of books and their stores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records_applied: Final = self._counter(
+            "otel_pipeline_book_records", "Side records that a book has applied.", ("book",)
+        )
+        self.records_waiting: Final = Gauge(
+            "otel_pipeline_book_waiting_records",
+            "Side records that wait for a book in the outbox.",
+            ("book",),
+            registry=self.registry,
+        )
+        self.error_groups: Final = self._counter(
+            "otel_pipeline_error_group_events",
+            "What the store saw of groups of failures: new, regressed (came again after it was resolved), repeated "
+            "(occurrences that were counted before), unreadable (records).",
+            ("event",),
+        )
+        self.book_failures: Final = self._counter(
+            "otel_pipeline_book_failures", "Attempts to apply side records that the store refused.", ("book",)
+        )
+
+
+class Stats(_OfBooks):
     """The gateway's own metrics; each is documented where it is made."""
 
     def __init__(self) -> None:
@@ -146,24 +171,6 @@ class Stats(_OfReceivers):
         )
         self.in_flight: Final = Gauge(
             "otelcol_exporter_in_flight_requests", "Export requests under way.", ("exporter",), registry=self.registry
-        )
-        self.records_applied: Final = self._counter(
-            "otel_pipeline_book_records", "Side records that a book has applied.", ("book",)
-        )
-        self.records_waiting: Final = Gauge(
-            "otel_pipeline_book_waiting_records",
-            "Side records that wait for a book in the outbox.",
-            ("book",),
-            registry=self.registry,
-        )
-        self.error_groups: Final = self._counter(
-            "otel_pipeline_error_group_events",
-            "What the store saw of groups of failures: new, regressed (came again after it was resolved), repeated "
-            "(occurrences that were counted before), unreadable (records).",
-            ("event",),
-        )
-        self.book_failures: Final = self._counter(
-            "otel_pipeline_book_failures", "Attempts to apply side records that the store refused.", ("book",)
         )
         self.compiled: Final = Gauge(
             "otel_pipeline_kernel_compiled",

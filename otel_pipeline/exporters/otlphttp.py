@@ -7,7 +7,6 @@ import email.utils
 import gzip
 import logging
 import math
-import ssl
 import time
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -101,7 +100,7 @@ class OtlpHttpExporter:
         self._loop = context.loop
         self._clock = context.clock
         self._under_way: asyncio.Task[Any] | None = None
-        self._tls = _tls(config.tls)
+        self._tls = config.tls.ssl_context()
         self._timeout = aiohttp.ClientTimeout(total=config.timeout)
         self._headers = {name: value.get_secret_value() for name, value in config.headers.items()}
         self._headers["User-Agent"] = f"OTel-OTLP-Exporter-otel-pipeline/{__version__}"
@@ -213,15 +212,3 @@ def delay_s(retry_after: str | None, now_s: float | None = None) -> float | None
     except (ValueError, OverflowError):
         return None
     return max(0.0, at - (time.time() if now_s is None else now_s))
-
-
-def _tls(tls: TlsClient) -> ssl.SSLContext | bool:
-    if not (tls.ca_file or tls.cert_file or tls.insecure_skip_verify):
-        return True
-    context = ssl.create_default_context(cafile=tls.ca_file or None)
-    if tls.cert_file:
-        context.load_cert_chain(tls.cert_file, tls.key_file or None)
-    if tls.insecure_skip_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -140,7 +139,7 @@ class Scraper:
         self._quiet = Quiet(log)
         self._scrapes = context.stats.dcgm_scrapes
         self._left_out = context.stats.dcgm_left_out
-        self._tls = _tls(exporter.tls)
+        self._tls = exporter.tls.ssl_context()
         parts = urlsplit(exporter.endpoint)
         self._url = exporter.endpoint if parts.path.strip("/") else parts._replace(path=PATH).geturl()
         self._shown_url = without_password(self._url)
@@ -271,15 +270,3 @@ class Seen:
     values: Mapping[str, float]
     since_s: float
     """When they were handed in."""
-
-
-def _tls(tls: TlsClient) -> ssl.SSLContext | bool:
-    if not (tls.ca_file or tls.cert_file or tls.insecure_skip_verify):
-        return True
-    context = ssl.create_default_context(cafile=tls.ca_file or None)
-    if tls.cert_file:
-        context.load_cert_chain(tls.cert_file, tls.key_file or None)
-    if tls.insecure_skip_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
