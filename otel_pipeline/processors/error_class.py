@@ -19,7 +19,7 @@ from pydantic import Field
 
 from otel_pipeline.contracts import Accepted, Context, Settings
 from otel_pipeline.exposition.label_columns import group_rows, resource_column
-from otel_pipeline.failures.classify import Classifier, Verdict
+from otel_pipeline.failures.classify import OUT_OF_MEMORY, Classifier, Verdict
 from otel_pipeline.failures.evidence import KEYS, NUMBERS, TEXTS, URLS, evidence, origin, text_of
 from otel_pipeline.failures.logged import LoggedExceptions
 from otel_pipeline.failures.news import request_of
@@ -117,6 +117,12 @@ class ErrorClassProcessor:
         }
         self._errors = context.exposition.counter(
             "otel_pipeline_errors_total", "Failures by class.", LABELS, config.series_max
+        )
+        self._out_of_memory = context.exposition.counter(
+            "otel_pipeline_gpu_out_of_memory_total",
+            "Failures for want of a GPU's memory.",
+            LABELS[1:4],
+            config.series_max,
         )
 
     def attributes(self, signal: Signal) -> frozenset[str]:
@@ -235,6 +241,9 @@ class ErrorClassProcessor:
             Strings(codes, [*faults]),
         ]
         self._errors.add(group_rows(columns, counted))
+        short = counted & columns[0].where(OUT_OF_MEMORY.__eq__)
+        if short.any():
+            self._out_of_memory.add(group_rows(columns[1:4], short))
 
 
 def _failed(batch: Batch) -> Mask | None:

@@ -110,7 +110,9 @@ def request() -> bytes:
 def failed_span() -> bytes:
     """One span with the status error."""
     message = ExportTraceServiceRequest.FromString(otlp.traces())
-    message.resource_spans[0].scope_spans[0].spans[0].status.code = 2  # type: ignore[assignment]  # an enum's number
+    span = message.resource_spans[0].scope_spans[0].spans[0]
+    span.status.code = 2  # type: ignore[assignment]  # an enum's number
+    span.status.message = "torch.OutOfMemoryError: CUDA out of memory"
     return message.SerializeToString()
 
 

@@ -121,6 +121,18 @@ def test_a_failed_span_gets_its_marks() -> None:
     assert found["error.type"] == "torch.OutOfMemoryError"
 
 
+def test_a_gpu_without_memory_has_a_metric_of_its_own() -> None:
+    bench = Bench()
+    oom = ("torch.OutOfMemoryError", "Allocation on device")
+    bench.spans(span(exception=oom, gen_ai__request__model="flux-1-dev"), span(exception=("ValueError", "x")))
+    found = [
+        one for metric in bench.exposition.collect() for one in metric.samples if "out_of_memory_total" in one.name
+    ]
+    assert [(one.labels, one.value) for one in found] == [
+        ({"service": "worker", "backend": "", "model": "flux-1-dev"}, 1.0)
+    ]
+
+
 def test_what_did_not_fail_is_left_alone() -> None:
     bench = Bench()
     quiet = span(status=0, exception=("torch.OutOfMemoryError", "x"))

@@ -157,6 +157,16 @@ def test_spans_of_other_hosts_and_other_kinds_are_left_alone() -> None:
     assert bench.join(plain.SerializeToString()) == [{}]
 
 
+def test_an_agent_joins_spans_of_containers_that_do_not_know_their_host() -> None:
+    bench = Bench(same_host=True)
+    bench.take(samples(20))
+    (found,) = bench.join(spans((2.0, 7.0), host="0123456789ab"))
+    assert (found["status"], found["ids"]) == ("ok", [GPU])
+    bench.take(samples(20, (OTHER,), host="node-2"))
+    assert bench.join(spans((2.0, 7.0), host="0123456789ab")) == [{}]
+    assert bench.join(spans((2.0, 7.0), host="node-2"))[0]["ids"] == [OTHER]
+
+
 def test_which_spans_are_joined_can_be_chosen() -> None:
     bench = Bench(spans=('name == "stage other"',))
     bench.take(samples(20))
