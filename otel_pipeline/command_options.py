@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 PIPED_WIDTH: Final = 200
 """Columns of a table that goes to no terminal: nothing is cut."""
+LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LOG_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
@@ -72,12 +75,20 @@ def warn(warnings: Sequence[str]) -> None:
         click.echo(f"warning: {warning}", err=True)
 
 
-def default_data_dir() -> Path:
+def default_data_dir(name: str = "otel-pipeline") -> Path:
     state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]  # systemd: a list, ours has one
     if state:
         return Path(state)
     base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "otel-pipeline"
+    return (Path(base) if base else Path.home() / ".local" / "state") / name
+
+
+def run_gateway(config: GatewayConfig, data_dir: Path) -> int:
+    """Run until SIGTERM or Ctrl-C; the exit code."""
+    from otel_pipeline.gateway import run  # noqa: PLC0415  the other commands start faster without
+
+    logging.basicConfig(level=LOG_LEVELS[config.telemetry.logs.level], format=LOG_FORMAT, force=True)
+    return run(config, data_dir)
 
 
 def as_json(tree: object) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import http.client
-import logging
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 from rich.console import Console
 
 from otel_pipeline import __version__
+from otel_pipeline.agent_command import agent
 from otel_pipeline.command_options import (
     as_json,
     configured,
@@ -21,6 +21,7 @@ from otel_pipeline.command_options import (
     loaded_config,
     print_rows,
     read_config,
+    run_gateway,
     warn,
 )
 from otel_pipeline.components import KINDS, installed
@@ -30,13 +31,12 @@ from otel_pipeline.config.loader import OutboxConfig
 from otel_pipeline.endpoints import split_endpoint
 from otel_pipeline.error_commands import errors
 from otel_pipeline.errors import ConfigError, OtelPipelineError
+from otel_pipeline.gpu_commands import gpu
+from otel_pipeline.ledger_commands import ledger, price
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-LOG_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 
 HEALTH_TIMEOUT_S: Final = 5.0
 HEALTH_BODY_BYTES_MAX: Final = 64 * 1024
@@ -75,16 +75,14 @@ def command_line(ctx: click.Context) -> None:
 @click.pass_context
 def gateway(ctx: click.Context, sources: Sequence[str], overrides: Sequence[str], data_dir: Path | None) -> None:
     """Run the gateway until SIGTERM or Ctrl-C. Also called: run."""
-    from otel_pipeline.gateway import run  # noqa: PLC0415  the other commands start faster without
-
-    config = read_config(sources, overrides)
-    logging.basicConfig(level=LOG_LEVELS[config.telemetry.logs.level], format=LOG_FORMAT, force=True)
-    ctx.exit(run(config, data_dir or default_data_dir()))
+    ctx.exit(run_gateway(read_config(sources, overrides), data_dir or default_data_dir()))
 
 
 _run = copy.copy(gateway)
 _run.hidden = True
 command_line.add_command(_run, "run")
+command_line.add_command(agent)
+command_line.add_command(gpu)
 
 
 @command_line.command()
@@ -182,6 +180,8 @@ def demo(ctx: click.Context, jobs: int, keep: bool, keep_running: bool) -> None:
 
 
 command_line.add_command(errors)
+command_line.add_command(ledger)
+command_line.add_command(price)
 
 
 @command_line.command()

@@ -415,3 +415,32 @@ LEDGER_SPAN_GPUS_MAX: Final = 64
 
 LEDGER_PRESENCE_MAX: Final = 16_384
 """GPUs, and minutes of one GPU, in one record: all that a batch of samples can name."""
+
+LEDGER_CLAIM_S_MAX: Final = 48 * 3600.0
+"""A span that used a GPU for longer is a broken clock: it would make the ledger pay for a GPU that was not there."""
+
+LEDGER_NAMES_KEPT: Final = 65_536
+"""Facts, users, GPUs and charges whose numbers are remembered, of each: some 500 bytes a fact, 32 MiB at most. A
+platform has some hundred facts."""
+
+LEDGER_BOOKING_S: Final = 2.0
+"""Booking hours of GPUs goes on for so long between two calls of records: those wait in the outbox meanwhile."""
+
+LEDGER_BLOCKS_MAX: Final = 16
+"""Hours of GPUs that are booked in one transaction: 16 000 spans at one a GPU and 4 seconds, some 0.2 s."""
+
+LEDGER_DEVIATIONS_MAX: Final = 1_000
+"""Deviations of each kind that `ledger verify` names: where the store is broken, all of a million rows may be wrong."""
+
+LEDGER_NESTED_SLOTS: Final = 65_536
+"""Spans above charged calls that are remembered, so that a call that two spans tell is charged once: 1 MiB, and minutes
+of a busy gateway. A power of two."""
+
+LEDGER_NESTED_DEPTH_MAX: Final = 16
+"""Spans between the two, if all are in one batch."""
+
+COST_KNOWN_MAX: Final = 16_384
+"""Combinations of service, host, model, GPU and so on whose price is remembered: some 2 KB each."""
+
+COST_GPUS_MAX: Final = 65_536
+"""GPUs whose last minutes are remembered, so that each is told once: as many as a gateway sees."""

@@ -124,9 +124,9 @@ def default_config(overrides: Sequence[str] = ()) -> GatewayConfig:
     return load([default_source(), *overrides])
 
 
-def default_source() -> str:
-    """The `yaml:` URI of `default.yaml`."""
-    return "yaml:" + resources.files("otel_pipeline.config").joinpath("default.yaml").read_text(encoding="utf-8")
+def default_source(name: str = "default.yaml") -> str:
+    """The `yaml:` URI of `default.yaml`, or of another file of this package."""
+    return "yaml:" + resources.files("otel_pipeline.config").joinpath(name).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,259 @@
+"""The ledger as a FOCUS file: what a GPU cost in a period is the origin charge, and each span's part an allocated one.
+
+The rules of split costs (FOCUS 1.3 on) are the law of allocation.py in other words: summable columns of the allocated
+charges add up to those of the origin charge, ratios to 1, all else is as in the origin charge; the unallocated portion
+(idle and its kin, x_Bucket says which) has rows of its own whose AllocatedResourceId is null. The origin charge itself
+is not in the file, or it would count twice; its sums stand in x_OriginBilledCost and x_OriginPricingQuantity.
+
+Corrections for late spans are rows of ChargeClass Correction, of a period that may be long invoiced.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import IO, Final
+
+from otel_pipeline.ledger.allocation import Allocation, Mode
+from otel_pipeline.ledger.charge import Charge
+from otel_pipeline.ledger.corrections import Correction
+from otel_pipeline.ledger.focus_columns import COLUMNS
+from otel_pipeline.ledger.money import NANO, formatted, split
+from otel_pipeline.ledger.tape import BUCKETS
+
+Record = dict[str, str]
+"""A row of the file; an empty text is null."""
+RATIO_PARTS: Final = 10**12
+"""Ratios have twelve decimals and add up to exactly 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What the operator says of the account that pays, and of who is paid."""
+
+    id: str
+    name: str = ""
+    provider: str
+    """Who sells: in ProviderName and ServiceProviderName."""
+    host: str = ""
+    """Whose machines it runs on, if not the provider's."""
+    invoice_issuer: str = ""
+    service: str = "GPU"
+    service_category: str = "Compute"
+    service_subcategory: str = "Virtual Machines"
+    region: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """What is known of a span beyond its cost: name, and tags such as tenant, workflow, job."""
+
+    name: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+NO_LABELS: Final = Labels()
+
+
+def allocated(
+    account: Account,
+    allocation: Allocation,
+    *,
+    mode: Mode,
+    labels: Mapping[str, Labels] | None = None,
+    tags: Mapping[str, str] | None = None,
+    price_id: str = "",
+) -> Iterator[Record]:
+    """A record for each span and each bucket that cost something, by period; `labels` by span id, `tags` of the GPU."""
+    by_period = _parts(allocation)
+    cuts = allocation.cuts.tolist()
+    for period, total in enumerate(allocation.totals):
+        parts = by_period.get(period, [])
+        amounts = [nano for nano, _, _ in parts]
+        quantity = allocation.paid_by_period[period] if parts else 0
+        quantities = split(quantity, amounts)
+        ratios = split(RATIO_PARTS if parts else 0, amounts)
+        base = _base(account, allocation.currency, cuts[period], cuts[period + 1])
+        base |= {
+            "AllocatedMethodId": f"otel-pipeline-{mode}",
+            "ResourceId": allocation.gpu,
+            "ResourceName": allocation.gpu,
+            "ResourceType": "GPU",
+            "Tags": _json(tags or {}),
+            "PricingUnit": "Seconds",
+            "x_OriginBilledCost": formatted(total),
+            "x_OriginPricingQuantity": formatted(quantity),
+            "x_PriceId": price_id,
+        }
+        for (nano, row, bucket), amount, ratio in zip(parts, quantities, ratios, strict=True):
+            yield (
+                base
+                | _costs(nano)
+                | {"PricingQuantity": formatted(amount)}
+                | _ratio(ratio, amount)
+                | (_span(allocation, row, labels or {}) if row >= 0 else _unallocated(bucket))
+            )
+
+
+def corrected(account: Account, currency: str, corrections: Iterable[Correction], mode: Mode) -> Iterator[Record]:
+    """A record for each correction."""
+    for one in corrections:
+        yield (
+            _base(account, currency, one.start_ns, one.end_ns)
+            | _costs(one.nano)
+            | {
+                "ChargeClass": "Correction",
+                "ChargeDescription": "Correction for spans that arrived late",
+                "AllocatedMethodId": f"otel-pipeline-{mode}",
+                "AllocatedResourceId": one.span,
+                "ResourceId": one.gpu,
+                "ResourceName": one.gpu,
+                "ResourceType": "GPU",
+                "x_Attempt": str(one.attempt) if one.span else "",
+                "x_Bucket": one.bucket,
+            }
+        )
+
+
+def called(
+    account: Account,
+    charge: Charge,
+    start_ns: int,
+    end_ns: int,
+    *,
+    span: str,
+    quantity_nano: int,
+    unit: str,
+    labels: Labels,
+) -> Record:
+    """The record of one paid call; `quantity_nano` is in 1e-9 of the unit, such as Images, Seconds or Tokens.
+
+    ValueError if the call has no price: what is unknown must not stand in a bill.
+    """
+    if charge.nano is None:
+        raise ValueError(f"a call without a price has no place in a bill: {charge.reason}")
+    return (
+        _base(account, charge.currency, start_ns, end_ns)
+        | _costs(charge.nano)
+        | {
+            "ChargeDescription": labels.name,
+            "PricingQuantity": formatted(quantity_nano),
+            "PricingUnit": unit,
+            "ResourceId": span,
+            "ResourceName": labels.name,
+            "ResourceType": "Call",
+            "Tags": _json(labels.tags),
+            "x_PriceId": charge.price_id,
+        }
+    )
+
+
+def write(records: Iterable[Record], file: IO[str]) -> int:
+    """Writes the records as CSV with a head; returns how many."""
+    writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    count = 0
+    for count, record in enumerate(records, 1):  # noqa: B007  the count is the answer
+        writer.writerow(record)
+    return count
+
+
+def _parts(allocation: Allocation) -> dict[int, list[tuple[int, int, int]]]:
+    """n$, row (-1 for none) and bucket (-1 for none) of all that cost something, by period."""
+    found: dict[int, list[tuple[int, int, int]]] = {}
+    for row, period, nano in zip(
+        allocation.row.tolist(), allocation.period.tolist(), allocation.nano.tolist(), strict=True
+    ):
+        if nano:
+            found.setdefault(period, []).append((nano, row, -1))
+    for period, amounts in enumerate(allocation.buckets):
+        found.setdefault(period, []).extend((nano, -1, bucket) for bucket, nano in enumerate(amounts) if nano)
+    return found
+
+
+def _base(account: Account, currency: str, start_ns: int, end_ns: int) -> Record:
+    month = datetime.fromtimestamp(start_ns // NANO, tz=UTC).replace(day=1, hour=0, minute=0, second=0)
+    after = month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
+    return {
+        "BillingAccountId": account.id,
+        "BillingAccountName": account.name,
+        "BillingCurrency": currency,
+        "BillingPeriodStart": month.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "BillingPeriodEnd": after.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "ChargeCategory": "Usage",
+        "ChargeFrequency": "Usage-Based",
+        "ChargePeriodStart": _date(start_ns),
+        "ChargePeriodEnd": _date(end_ns),
+        "InvoiceIssuerName": account.invoice_issuer or account.provider,
+        "ProviderName": account.provider,
+        "PublisherName": account.provider,
+        "ServiceProviderName": account.provider,
+        "HostProviderName": account.host or account.provider,
+        "RegionId": account.region,
+        "ServiceCategory": account.service_category,
+        "ServiceName": account.service,
+        "ServiceSubcategory": account.service_subcategory,
+    }
+
+
+def _date(at_ns: int) -> str:
+    """UTC with as many decimals as are needed."""
+    seconds, rest = divmod(at_ns, NANO)
+    text = datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}{f'.{rest:09d}'.rstrip('0') if rest else ''}Z"
+
+
+def _costs(nano: int) -> Record:
+    """The same in all four: there are no discounts that the price does not have in it."""
+    return dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost"), formatted(nano))
+
+
+def _ratio(ratio: int, amount_ns: int) -> Record:
+    element = {
+        "AllocatedRatio": _Number(ratio, RATIO_PARTS),
+        "UsageUnit": "Seconds",
+        "UsageQuantity": _Number(amount_ns, NANO),
+    }
+    told = ", ".join(
+        f'"{key}": {json.dumps(value) if isinstance(value, str) else value}' for key, value in element.items()
+    )
+    return {"AllocatedMethodDetails": f'{{"Elements": [{{{told}}}]}}'}
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A decimal that JSON gets as it is, without a detour by binary floats."""
+
+    parts: int
+    whole: int
+
+    def __str__(self) -> str:
+        digits = len(str(self.whole)) - 1
+        return f"{self.parts // self.whole}.{self.parts % self.whole:0{digits}d}"
+
+
+def _span(allocation: Allocation, row: int, labels: Mapping[str, Labels]) -> Record:
+    table = allocation.table
+    span = table.spans[int(table.span[row])]
+    own = labels.get(span, NO_LABELS)
+    outcome, attempt, job = table.outcome[row], int(table.attempt[row]), table.job[row]
+    tags = {"attempt": str(attempt), "outcome": outcome} | ({"job": job} if job else {}) | dict(own.tags)
+    return {
+        "AllocatedResourceId": span,
+        "AllocatedResourceName": own.name,
+        "AllocatedTags": _json(tags),
+        "ChargeDescription": f"GPU time of {own.name or span}",
+        "x_Attempt": str(attempt),
+        "x_Outcome": outcome,
+    }
+
+
+def _unallocated(bucket: int) -> Record:
+    return {"ChargeDescription": f"GPU time of nobody: {BUCKETS[bucket]}", "x_Bucket": BUCKETS[bucket]}
+
+
+def _json(tags: Mapping[str, str]) -> str:
+    return json.dumps(dict(sorted(tags.items())), ensure_ascii=False)
