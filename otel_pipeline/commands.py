@@ -157,7 +157,7 @@ def healthcheck(ctx: click.Context, endpoint: str, path: str) -> None:
 @data_dir_option
 @layout_option("table", "json")
 def queue(sources: Sequence[str], overrides: Sequence[str], data_dir: Path | None, layout: str) -> None:
-    """Show what waits for each exporter, beside a running gateway."""
+    """Show what waits for each exporter, what is parked and what waits for a book, beside a running gateway."""
     outbox = loaded_config(sources, overrides).outbox if sources or overrides else OutboxConfig()
     from otel_pipeline.outbox_state import inspect  # noqa: PLC0415  the other commands start faster without
 

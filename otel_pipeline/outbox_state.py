@@ -25,6 +25,8 @@ header.
 """
 SEQUENCE: Final = struct.Struct(">Q")
 PAGE: Final = 4096
+PARKED: Final = b"parked/"
+RECORDS: Final = b"records/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,9 @@ def inspect(directory: Path, clock: Callable[[], float] = time.time) -> list[Que
             names = stream_names(txn, state)
         databases = {name: env.open_db(f"items/{name}".encode(), create=False) for name in names}
         rows: list[QueueRow] = []
+        with env.begin() as txn:
+            others = sorted(key.decode() for key, _ in txn.cursor() if key.startswith((PARKED, RECORDS)))
+        aside = {name: env.open_db(name.encode(), create=False) for name in others}
         with env.begin(buffers=True) as txn:
             for name in names:
                 stream = read_stream(txn, state, name, "")
@@ -156,7 +161,26 @@ def inspect(directory: Path, clock: Callable[[], float] = time.time) -> list[Que
                 stream.first, stream.bytes = extent(txn, databases[name], stream.next)
                 seen = with_queue(txn, databases[name], stream, clock() * 1000)
                 rows.extend(_queue_row(txn, databases[name], seen, cursor) for cursor in seen.cursors)
+            rows.extend(row for name in others if (row := _aside_row(txn, name, aside[name], clock() * 1000)))
     return rows
+
+
+def _aside_row(txn: lmdb.Transaction, name: str, database: Any, now_ms: float) -> QueueRow | None:
+    """What is parked in a pipeline, or the records that wait for a book; None if there are none."""
+    kind, _, whose = name.partition("/")
+    batches = items = size = 0
+    created_ms = now_ms
+    with txn.cursor(database) as cursor:
+        for key, value in cursor:
+            batches += 1
+            size += footprint(value)
+            if kind == "parked":
+                _, at_ms, count = KEY.unpack(key)
+                items += count
+                created_ms = min(created_ms, at_ms)
+    age_s = round(max(0.0, now_ms - created_ms) / 1000, 3)
+    pipeline, waits = (whose, "(parked)") if kind == "parked" else ("", f"(book {whose})")
+    return QueueRow(pipeline, "", waits, batches, items, size, age_s, 0, 0) if batches else None
 
 
 def _queue_row(txn: lmdb.Transaction, database: Any, stream: StreamState, cursor: CursorState) -> QueueRow:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from otel_pipeline.errors import OutboxError, OutboxFull
 from otel_pipeline.outbox import Outbox
-from otel_pipeline.outbox_state import Addition, Entry, QueueRow, StreamState, inspect
+from otel_pipeline.outbox_state import Addition, Entry, ParkedRows, QueueRow, StreamState, inspect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -296,4 +296,16 @@ def test_the_balance_holds_after_any_history(
             assert (
                 cursor.queued_items == sum(entry.items for entry in rest.entries) if rest else not cursor.queued_items
             )
+    box.close()
+
+
+def test_what_is_parked_and_what_waits_for_a_book_is_shown_too(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, STREAMS, bytes_max=16 * MIB, sync="off", clock=lambda: 1000.0, books=["notes"])
+    parked = ParkedRows("gpu_stats", b"rows", 3, b"note")
+    box.append([Addition("traces", b"", 0, 3, {}, {}, [("notes", b"one"), ("notes", b"two")], [parked])])
+    rows = inspect(tmp_path, clock=lambda: 1002.5)
+    assert [row for row in rows if row.exporter.startswith("(")] == [
+        QueueRow("traces", "", "(parked)", 1, 3, 4096, 2.5, 0, 0),
+        QueueRow("", "", "(book notes)", 2, 0, 8192, 0.0, 0, 0),
+    ]
     box.close()
