@@ -303,9 +303,9 @@ def test_what_is_parked_and_what_waits_for_a_book_is_shown_too(tmp_path: Path) -
     box = Outbox(tmp_path, STREAMS, bytes_max=16 * MIB, sync="off", clock=lambda: 1000.0, books=["notes"])
     parked = ParkedRows("gpu_stats", b"rows", 3, b"note")
     box.append([Addition("traces", b"", 0, 3, {}, {}, [("notes", b"one"), ("notes", b"two")], [parked])])
+    box.close()
     rows = inspect(tmp_path, clock=lambda: 1002.5)
     assert [row for row in rows if row.exporter.startswith("(")] == [
         QueueRow("traces", "", "(parked)", 1, 3, 4096, 2.5, 0, 0),
         QueueRow("", "", "(book notes)", 2, 0, 8192, 0.0, 0, 0),
     ]
-    box.close()
