@@ -444,3 +444,27 @@ COST_KNOWN_MAX: Final = 16_384
 
 COST_GPUS_MAX: Final = 65_536
 """GPUs whose last minutes are remembered, so that each is told once: as many as a gateway sees."""
+
+COST_RESERVATIONS_MAX: Final = 4_096
+"""GPUs that are reserved by configuration: nobody writes down more."""
+
+COST_LINES_MAX: Final = 10_000
+"""Lines of one report, by cost; what is left becomes one line. A report of every job of a month is no report."""
+
+COST_REASONS_MAX: Final = 50
+"""Reasons why calls have no price that are told, the most frequent first."""
+
+COST_BACKENDS_MAX: Final = 200
+"""Backends with series of their own in the metrics of the ledger; further ones are one series."""
+
+FOCUS_ROWS_MAX: Final = 5_000_000
+"""Rows of one FOCUS file: some 3 GB. Export a shorter time, or by job."""
+
+LEDGER_LATENESS_S: Final = 600.0
+"""What workers send is seconds old, and minutes after an outage of theirs; what is older still is a correction."""
+
+LEDGER_RETENTION_S: Final = 90 * 86_400.0
+"""Spans one by one, some 220 bytes each: at one a second 1.7 GB."""
+
+LEDGER_COMPACTED_MAX: Final = 4
+"""Hours that are compacted in one transaction: of 100 GPUs at one span a second 1.4 million."""

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 AGE_MAX: Final = "otel_pipeline.sample_age_max_nano"
 """Resource attribute, int: how much older than their times the samples may be. Absent: as the emitter's are."""
-HOST_KEYS: Final = ("host.id", "host.name", "k8s.node.name", "container.id")
-"""Resource attributes that tell the host, the best first."""
+HOST_KEYS: Final = ("host.id", "k8s.node.name", "host.name", "container.id")
+"""Resource attributes that tell the host, the best first: in Kubernetes `host.name` is the pod."""
 SCRAPED_KEY: Final = "server.address"
 """The same in what a Collector has scraped: the host of the address that it asked."""
 INDEX_DIGITS_MAX: Final = 4

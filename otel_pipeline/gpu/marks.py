@@ -52,22 +52,18 @@ def write(batch: Batch, used: Used, joined: Joined, joinable: Mask, status: Ints
     named = np.array([*(bool(place.names) for place in used.places), False], np.bool_)[places]
     batch.set(NAME, Constants(places, [place.names for place in used.places]), named)
     for key, column in FLOATS.items():
-        _set(batch, key, rows, getattr(joined, column))
+        values = getattr(joined, column)
+        _set(batch, key, rows, values, ~np.isnan(values))
     memory = joined.memory_max_bytes
     known = ~np.isnan(memory)
-    sizes, size = np.unique(memory[known], return_inverse=True)
-    codes = np.full(len(batch), ABSENT, np.int32)
-    codes[rows[known]] = size
-    batch.set(MEMORY, Constants(codes, [int(each) for each in sizes.tolist()]))
+    _set(batch, MEMORY, rows, np.where(known, memory, 0.0).astype(np.int64), known)
 
 
-def _set(batch: Batch, key: str, rows: Ints, values: Floats) -> None:
-    known = ~np.isnan(values)
-    column = np.zeros(len(batch))
-    column[rows] = values
-    mask = np.zeros(len(batch), np.bool_)
-    mask[rows[known]] = True
-    batch.set(key, column, mask)
+def _set(batch: Batch, key: str, rows: Ints, values: Floats | Ints, known: Mask) -> None:
+    if known.all():
+        batch.set_rows(key, rows, values)
+    else:
+        batch.set_rows(key, rows[known], values[known])
 
 
 def is_complete(status: Ints) -> Mask:

@@ -18,12 +18,11 @@ from otel_pipeline.gpu.resolve import IDS, SPAN_KEYS, Found, resolve
 from otel_pipeline.wire.values import python_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from otel_pipeline.gpu.ingest import Hosts
     from otel_pipeline.gpu.timeline import Timelines
     from otel_pipeline.wire.batch import Batch, Codes, Ints, Mask
-    from otel_pipeline.wire.values import Value
 
 JOB: Final = ("otel_pipeline.job.outcome", "otel_pipeline.stage.name")
 COMFYUI: Final = ("comfyui.prompt.id", "comfyui.node.type")
@@ -31,6 +30,8 @@ MODEL: Final = ("gen_ai.request.model", "gen_ai.operation.name")
 DEFAULT_KEYS: Final = (*JOB, *COMFYUI, *MODEL)
 CLIENT: Final = 3
 PRODUCER: Final = 4
+KEYS_COUNTED_MAX: Final = 16_384
+"""Up to so many possible keys counting them is faster than sorting those there are."""
 TIME_NS_MAX: Final = np.uint64(2**62)
 """The year 2116: differences of later times could overflow."""
 
@@ -82,27 +83,42 @@ def default_selection(batch: Batch) -> Mask:
     return chosen
 
 
-def used(batch: Batch, select: Callable[[Batch], Mask], timelines: Timelines) -> Used | None:
-    """The selected rows of hosts that have GPUs; None if there are none, mostly before `select` is asked."""
+def used(
+    batch: Batch, select: Callable[[Batch], Mask], timelines: Timelines, otherwise: Hosts | None = None
+) -> Used | None:
+    """The selected rows of hosts that have GPUs; None if there are none, mostly before `select` is asked.
+
+    `otherwise`: the host of rows whose own is not known.
+    """
     codes, resources = batch.resources()
     hosts = [hosts_of(resource) for resource in resources]
-    with_gpus = np.array([bool(timelines.devices(names)) for names in hosts], np.bool_)
+    if otherwise is not None:
+        hosts = [names if timelines.devices(names) else otherwise for names in hosts]
+    devices = [timelines.devices(names) for names in hosts]
+    with_gpus = np.array([bool(found) for found in devices], np.bool_)
     if not with_gpus.any():
         return None
     rows = np.flatnonzero(select(batch) & with_gpus[codes])
     if not len(rows):
         return None
     named, ids = _named(batch, rows)
-    keys = codes[rows].astype(np.int64) * len(ids) + named
-    if (keys == keys[0]).all():
-        distinct, place = keys[:1], np.zeros(len(keys), np.int64)
-    else:
-        distinct, place = np.unique(keys, return_inverse=True)
-    places = [
-        _place(hosts[code], ids[index], resources[code], timelines)
-        for code, index in (divmod(key, len(ids)) for key in distinct.tolist())
-    ]
+    keys, place = distinct(codes[rows].astype(np.int64) * len(ids) + named, len(resources) * len(ids))
+    places = []
+    for code, index in (divmod(key, len(ids)) for key in keys):
+        found = resolve(ids[index], resources[code], devices[code])
+        names = dict.fromkeys(one.name for one in devices[code] if one.name and one.uuid in found.gpus)
+        numbers = tuple(timelines.gpu(hosts[code], gpu) for gpu in found.gpus)
+        places.append(Place(hosts[code], found, numbers, ", ".join(names)))
     return Used(rows, places, place)
+
+
+def distinct(keys: Ints, bound: int) -> tuple[list[int], Ints]:
+    """Sorted distinct keys, all below the bound, and for each key its place among them."""
+    if bound > KEYS_COUNTED_MAX:
+        found, place = np.unique(keys, return_inverse=True)
+        return found.tolist(), place
+    counts = np.bincount(keys, minlength=bound) > 0
+    return np.flatnonzero(counts).tolist(), (np.cumsum(counts) - 1)[keys]
 
 
 def _named(batch: Batch, rows: Ints) -> tuple[Ints, list[dict[str, object]]]:
@@ -113,8 +129,11 @@ def _named(batch: Batch, rows: Ints) -> tuple[Ints, list[dict[str, object]]]:
         saying = batch.present(key)[rows] & (named == 0)
         if not saying.any():
             continue
-        texts, (arrays, encoded) = batch.strings(key), batch.arrays(key)
-        columns: list[tuple[Codes, Sequence[object]]] = [(texts.codes, texts.values), (arrays, [*map(_array, encoded)])]
+        texts = batch.strings(key)
+        columns: list[tuple[Codes, Sequence[object]]] = [(texts.codes, texts.values)]
+        if (saying & (texts.codes[rows] < 0)).any():
+            arrays, encoded = batch.arrays(key)
+            columns.append((arrays, [*map(_array, encoded)]))
         for codes, values in columns:
             mine = codes[rows]
             chosen = saying & (mine >= 0)
@@ -130,12 +149,4 @@ def _array(encoded: bytes) -> list[object]:
         return []
 
 
-def _place(hosts: Hosts, span: Mapping[str, object], resource: Mapping[str, Value], timelines: Timelines) -> Place:
-    devices = timelines.devices(hosts)
-    found = resolve(span, resource, devices)
-    known = {device.uuid: device.name for device in devices}
-    names = dict.fromkeys(name for gpu in found.gpus if (name := known.get(gpu, "")))
-    return Place(hosts, found, tuple(timelines.gpu(hosts, gpu) for gpu in found.gpus), ", ".join(names))
-
-
-__all__ = ["DEFAULT_KEYS", "IDS", "Place", "Used", "default_selection", "used"]
+__all__ = ["DEFAULT_KEYS", "IDS", "Place", "Used", "default_selection", "distinct", "used"]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
+import math
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, TypeAlias
 
 import lmdb
 import numpy as np
@@ -21,13 +22,13 @@ from otel_pipeline.conditions.settings import SpanCondition
 from otel_pipeline.contracts import Context, Settings
 from otel_pipeline.gpu.ingest import Samples
 from otel_pipeline.gpu.ingest import read as read_samples
-from otel_pipeline.gpu.join import Spans, join, ready
-from otel_pipeline.gpu.journal import DIRECTORY, Journal
-from otel_pipeline.gpu.marks import REASONS, STATUSES, WRITTEN, is_complete, statuses, write
+from otel_pipeline.gpu.join import Reason, join
+from otel_pipeline.gpu.journal import DIRECTORY, Incomplete, Journal, merged
+from otel_pipeline.gpu.marks import STATUS, STATUSES, WRITTEN, is_complete, statuses, write
 from otel_pipeline.gpu.resolve import SPAN_KEYS
 from otel_pipeline.gpu.timeline import Timelines
-from otel_pipeline.gpu.used import DEFAULT_KEYS, Used, default_selection, used
-from otel_pipeline.limits import GPU_EXPLAINED_MAX, GPU_PARKED_HOSTS_MAX, GPU_SAMPLES_HELD_MAX
+from otel_pipeline.gpu.used import DEFAULT_KEYS, Used, default_selection, distinct, used
+from otel_pipeline.limits import GPU_EXPLAINED_HELD_MAX, GPU_PARKED_HOSTS_MAX
 from otel_pipeline.quiet import Quiet
 from otel_pipeline.settings import Duration
 from otel_pipeline.wire.signal import Signal
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
     from otel_pipeline.wire.batch import Batch, Ints, Mask
 
 log = logging.getLogger(__name__)
+
+Place: TypeAlias = tuple[tuple[str, ...], str]
+"""Names of a host, and a GPU there."""
+Waited: TypeAlias = tuple[Place, int]
+"""Until when, in ns, samples of it are waited for."""
 
 LOOK_S: Final = 0.25
 """How often parked spans are looked at."""
@@ -60,6 +66,9 @@ class GpuStatsProcessor:
         spans: tuple[SpanCondition, ...] = ()
         """Which spans are joined, those that match one of these conditions. By default jobs, stages, ComfyUI's prompts
         and nodes, and spans with a model that are no calls of others. Only spans of hosts that send GPU samples."""
+        same_host: bool = False
+        """All spans come from the one host whose GPUs are sampled, also those that name another or none: workers in
+        containers do not know their host. For agents."""
         max_wait: Annotated[Duration, Field(ge=0)] = 10.0
         """How long a span waits for its samples, from its arrival or the gateway's start."""
         max_parked_mib: Annotated[int, Field(ge=1)] = 256
@@ -69,16 +78,24 @@ class GpuStatsProcessor:
         self._config = config
         self._context = context
         self._timelines = context.shared.get(f"{context.component_id} timelines", Timelines)
+        self._hosts = context.shared.get(f"{context.component_id} hosts", dict[tuple[str, ...], None])
+        """That samples came from since the start, or last before it; none are added to two."""
+        self._hosts_are_old = True
+        self._known_until = context.shared.get(f"{context.component_id} known until", dict[int, int])
+        """By GPU, as long as no samples come."""
         self._conditions = [parse(text, Signal.TRACES) for text in config.spans]
         self._started_s = context.clock()
         self._journal = Journal(context.directory / DIRECTORY) if context.directory else None
-        self._unsaved: list[Samples] = []
-        self._unexplained: dict[bytes, dict[str, Any]] = {}
+        self._unexplained: list[Incomplete] = []
+        self._waited: dict[int, list[Waited]] = {}
+        """Of the parked entries that were looked at last, by number: what they wait for."""
         self._quiet = Quiet(log)
         self._spans = {
             status: context.stats.gpu_spans.labels(context.component_id, status) for status in (*STATUSES, "parked")
         }
         self._samples = context.stats.gpu_samples
+        if self._journal:
+            self._remember(self._journal.load(self._started_s))  # before any span comes
 
     def attributes(self, signal: Signal) -> frozenset[str]:
         """What tells that a span used a GPU, and which; what it sets."""
@@ -92,19 +109,37 @@ class GpuStatsProcessor:
         if batch.signal is Signal.METRICS:
             samples = read_samples(batch)
             if samples.blocks or samples.devices or samples.sent_ns:
+                self._note_hosts(samples)
                 self._take(samples, int(self._context.clock() * 1e9))
-                if self._journal and len(self._unsaved) < GPU_SAMPLES_HELD_MAX:
-                    self._unsaved.append(samples)
+                self._write([samples], [])
             self._count(samples.dropped)
         elif batch.signal is Signal.TRACES and len(self._timelines):
-            found = used(batch, self._chosen(batch) & batch.keep, self._timelines)
+            otherwise = next(iter(self._hosts)) if self._config.same_host and len(self._hosts) == 1 else None
+            found = used(batch, self._chosen, self._timelines, otherwise)
             if found is not None:
                 self._join(batch, found)
 
     # -- samples -------------------------------------------------------------------------------------------------------
 
+    def _remember(self, records: Sequence[tuple[int, Samples]]) -> None:
+        """Samples from before a restart, and when they came."""
+        for received_ns, samples in records:
+            for hosts, sent_ns in samples.sent_ns:
+                self._timelines.saw(hosts, sent_ns, received_ns)
+        if records:
+            self._take(merged([samples for _, samples in records]), records[-1][0])
+            self._hosts.update(dict.fromkeys(block.hosts for block in records[-1][1].blocks if block.hosts))
+
+    def _note_hosts(self, samples: Samples) -> None:
+        if self._hosts_are_old and samples.blocks:  # the name may be another than before a restart
+            self._hosts_are_old = False
+            self._hosts.clear()
+        if len(self._hosts) < 2:
+            self._hosts.update(dict.fromkeys(block.hosts for block in samples.blocks if block.hosts))
+
     def _take(self, samples: Samples, now_ns: int) -> None:
         timelines = self._timelines
+        self._known_until.clear()
         for hosts, sent_ns in samples.sent_ns:
             timelines.saw(hosts, sent_ns, now_ns)
         for device in samples.devices:
@@ -119,7 +154,7 @@ class GpuStatsProcessor:
                 block.values,
                 source=block.source,
                 age_max_ns=block.age_max_ns,
-                offset_ns=-timelines.offset_ns(block.hosts) if block.is_scraped else 0,
+                offset_ns=timelines.offset_ns(block.hosts) if block.is_scraped else 0,
                 received_ns=now_ns,
             )
         self._count({"kept": kept, **timelines.counts})
@@ -132,12 +167,14 @@ class GpuStatsProcessor:
     # -- spans ---------------------------------------------------------------------------------------------------------
 
     def _chosen(self, batch: Batch) -> Mask:
+        """Rows to be joined, without those that were joined before, nearer to the samples."""
+        chosen = batch.keep & ~batch.present(STATUS)
         if not self._conditions:
-            return default_selection(batch)
-        chosen = np.zeros(len(batch), np.bool_)
+            return chosen & default_selection(batch)
+        wanted = np.zeros(len(batch), np.bool_)
         for condition in self._conditions:
-            chosen |= condition.mask(batch)
-        return chosen
+            wanted |= condition.mask(batch)
+        return chosen & wanted
 
     def _join(self, batch: Batch, found: Used) -> None:
         joinable = np.array([bool(place.numbers) for place in found.places], np.bool_)[found.place]
@@ -157,12 +194,10 @@ class GpuStatsProcessor:
 
     def _parked(self, batch: Batch, found: Used, joinable: Mask) -> Mask:
         """Parks the rows whose samples are not in yet, by host; tells which of `found` they are."""
-        waits = np.zeros(len(found.rows), np.bool_)
-        spans = found.spans(batch, joinable)
-        late = ~ready(self._timelines, spans).ready
-        if not late.any():
+        until_ns = [min(map(self._known_until_ns, place.numbers), default=0) for place in found.places]
+        waits: Mask = joinable & (batch.end_time[found.rows] > np.array(until_ns, np.uint64)[found.place])
+        if not waits.any():
             return waits
-        waits[joinable] = late
         hosts: dict[tuple[str, ...], int] = {}
         host = np.array(
             [min(hosts.setdefault(place.hosts, len(hosts)), GPU_PARKED_HOSTS_MAX) for place in found.places], np.int64
@@ -173,6 +208,15 @@ class GpuStatsProcessor:
             mask[found.rows[mine]] = True
             self._spans["parked"].inc(batch.park(mask, self._note(batch, found, mine)))
         return waits
+
+    def _known_until_ns(self, gpu: int) -> int:
+        """Spans that end by then need not wait for this GPU; 0: nothing is known of it."""
+        known = self._known_until.get(gpu)
+        if known is None:
+            found = self._timelines.numbered(gpu)
+            known = max(0, found.watermark_ns - found.lag_ns) if found else 0
+            self._known_until[gpu] = known
+        return known
 
     def _note(self, batch: Batch, found: Used, mine: Mask) -> bytes:
         """For each GPU that these rows wait for, until when."""
@@ -190,44 +234,50 @@ class GpuStatsProcessor:
         """Keep why spans are not complete, for `otel-pipeline gpu --explain`."""
         if self._journal is None:
             return
+        rows = np.flatnonzero(~is_complete(status))
+        rows = rows[: max(0, GPU_EXPLAINED_HELD_MAX - sum(map(len, self._unexplained)))]
+        if not len(rows):
+            return
         reasons = np.zeros(len(found.rows), np.int64)
         reasons[joinable] = joined.reason
         names = batch.name()
-        for index in np.flatnonzero(~is_complete(status))[: GPU_EXPLAINED_MAX - len(self._unexplained)].tolist():
-            row, place = int(found.rows[index]), found.places[int(found.place[index])]
-            self._unexplained[bytes.fromhex(batch.trace_id(row) + batch.span_id(row))] = {
-                "span_id": batch.span_id(row),
-                "name": names.at(row),
-                "status": STATUSES[int(status[index])],
-                "reason": REASONS[int(reasons[index])] or place.found.how.value,  # type: ignore[index]
-                "hosts": place.hosts,
-                "gpus": place.found.gpus,
-                "at_ms": int(self._context.clock() * 1000),
+        columns = (found.place, status, reasons, names.codes[found.rows])
+        counts = len(found.places), len(STATUSES), len(Reason), max(1, len(names.values))
+        keys, codes = distinct(
+            np.ravel_multi_index([one[rows] for one in columns], counts, mode="clip"), math.prod(counts)
+        )
+        told = [
+            {
+                "name": names.values[name],
+                "status": STATUSES[status],
+                "reason": Reason(reason).name.lower() if reason else found.places[place].found.how.value,
+                "hosts": found.places[place].hosts,
+                "gpus": found.places[place].found.gpus,
             }
+            for place, status, reason, name in np.transpose(np.unravel_index(keys, counts)).tolist()
+        ]
+        self._unexplained.append(Incomplete(batch.ids(found.rows[rows]), codes, told))
 
     # -- on its own ----------------------------------------------------------------------------------------------------
 
     async def originate(self, entrance: Entrance) -> None:  # noqa: ARG002  it hands in nothing
-        """Keep the journal: what it holds from before goes into the timelines first."""
+        """Write down why spans are not complete: nobody waits for that, as for the samples."""
+        try:
+            while True:
+                await asyncio.sleep(SAVE_S)
+                incomplete, self._unexplained = self._unexplained, []
+                if incomplete:
+                    await asyncio.to_thread(self._write, [], incomplete)
+        finally:
+            self._write([], self._unexplained)
+            if self._journal:
+                self._journal.close()
+
+    def _write(self, samples: Sequence[Samples], incomplete: Sequence[Incomplete]) -> None:
         if self._journal is None:
             return
         try:
-            for received_ns, samples in await asyncio.to_thread(self._journal.load, self._context.clock()):
-                self._take(samples, received_ns)
-            while True:
-                await asyncio.sleep(SAVE_S)
-                await asyncio.to_thread(self._save)
-        finally:
-            self._save()
-            self._journal.close()
-
-    def _save(self) -> None:
-        samples, self._unsaved = self._unsaved, []
-        explained, self._unexplained = self._unexplained, {}
-        if self._journal is None or not (samples or explained):
-            return
-        try:
-            self._journal.write(self._context.clock(), samples, explained)
+            self._journal.write(self._context.clock(), samples, incomplete)
         except lmdb.Error as error:
             self._quiet.warning("GPU samples are not kept over a restart: %s", error)
 
@@ -242,16 +292,28 @@ class GpuStatsProcessor:
     def _due(self, entries: Sequence[ParkedEntry]) -> list[int]:
         now_s = self._context.clock()
         excess = sum(entry.size_bytes for entry in entries) - self._config.max_parked_mib * MIB
+        late = self._late(entries)
         numbers = []
         for entry in entries:
             since_s = max(entry.created_ms / 1000, self._started_s)
-            if excess > 0 or now_s - since_s >= self._config.max_wait or self._is_ready(entry.note):
+            if excess > 0 or now_s - since_s >= self._config.max_wait or entry.number not in late:
                 excess -= entry.size_bytes
                 numbers.append(entry.number)
         return numbers
 
-    def _is_ready(self, note: bytes) -> bool:
-        waited = [(tuple(hosts), gpu, end_ns) for hosts, gpu, end_ns in json.loads(note)]
-        gpus = np.array([self._timelines.gpu(hosts, gpu) for hosts, gpu, _ in waited], np.int64)
-        ends = np.array([end_ns for _, _, end_ns in waited], np.int64)
-        return bool(ready(self._timelines, Spans.on_one_gpu(ends, ends, gpus)).ready.all())
+    def _late(self, entries: Sequence[ParkedEntry]) -> set[int]:
+        """The numbers of those whose samples are not in yet."""
+        known = self._waited
+        self._waited = {entry.number: known.get(entry.number) or _waited(entry.note) for entry in entries}
+        until_ns: dict[Place, int] = {}
+        for place in {place for waited in self._waited.values() for place, _ in waited}:
+            until_ns[place] = self._known_until_ns(self._timelines.gpu(*place))
+        return {
+            number
+            for number, waited in self._waited.items()
+            if any(end_ns > until_ns[place] for place, end_ns in waited)
+        }
+
+
+def _waited(note: bytes) -> list[Waited]:
+    return [((tuple(hosts), gpu), end_ns) for hosts, gpu, end_ns in json.loads(note)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from otel_pipeline.wire import cells
 from otel_pipeline.wire.edits import Edits
 from otel_pipeline.wire.signal import Signal
-from otel_pipeline.wire.values import Scalar, Settable, Value, resource_attributes, scope_identity
+from otel_pipeline.wire.values import Scalar, Settable, Value, array_values, resource_attributes, scope_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -196,6 +196,26 @@ class Batch:
         """The rows that have the attribute, whatever its type."""
         column = self._column(key)
         return self.edits.present(("attribute", key), self.rows[:, column + cells.A_AT] != 0)
+
+    def having(self, keys: Sequence[str], where: Mask | None = None) -> list[str]:
+        """Those of some attributes that a row (in `where`) has, or that were edited, at the cost of one look."""
+        places = [self._column(key) + cells.A_AT for key in keys]
+        columns = (
+            self.rows[:, places] if where is None or where.all() else self.rows[np.flatnonzero(where)[:, None], places]
+        )
+        there: Mask = np.any(columns, axis=0)
+        found = zip(keys, there.tolist(), strict=True)
+        return [key for key, is_there in found if is_there or self.edits.knows(("attribute", key))]
+
+    def lists(self, key: str) -> tuple[Codes, list[tuple[Value, ...]]]:
+        """The array values of an attribute as a column, edits included; a text counts as an array of one."""
+        codes, encoded = self.arrays(key)
+        values = [*map(array_values, encoded)]
+        if (codes == ABSENT).any():
+            texts = self._range(self._column(key) + cells.A_A, self._column(key))
+            codes = np.where((codes == ABSENT) & (texts.codes >= 0), texts.codes + np.int32(len(values)), codes)
+            values += [(text,) for text in texts.values]
+        return self.edits.over_lists(("attribute", key), codes, values)
 
     def raw(self, key: str, row: int) -> bytes:
         """The bytes of one row's array, kvlist, bytes or string value; empty for numbers and absent ones."""

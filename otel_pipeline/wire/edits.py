@@ -83,10 +83,11 @@ class Overlay:
             return
         ints = values.astype(np.int64, copy=False)
         sizes = _varint_sizes(ints)
-        for size in np.unique(sizes).tolist():
-            mine = sizes == size
-            self._number(rows[mine], ints[mine])
-            self.fragments.add_ints(number, key, ints[mine], size)
+        for size in range(int(sizes.min()), int(sizes.max()) + 1):
+            mine = (sizes == size).nonzero()[0]
+            if len(mine):
+                self._number(rows[mine], ints[mine])
+                self.fragments.add_ints(number, key, ints[mine], size)
 
     def _number(self, rows: Ints, values: Floats | Ints) -> None:
         self.codes[rows] = np.arange(len(self.values), len(self.values) + len(rows), dtype=np.int32)
@@ -197,6 +198,26 @@ class Edits:
         """Codes of a column, without the rows that were edited."""
         overlay = self._overlays.get(name)
         return codes if overlay is None else np.where(overlay.codes == UNTOUCHED, codes, UNTOUCHED)
+
+    def knows(self, name: Hashable) -> bool:
+        """Whether a field was edited in some row."""
+        return name in self._overlays
+
+    def over_lists(
+        self, name: Hashable, codes: Codes, values: list[tuple[Value, ...]]
+    ) -> tuple[Codes, list[tuple[Value, ...]]]:
+        """A column of arrays with its edits; a text counts as an array of one, other values are absent."""
+        overlay = self._overlays.get(name)
+        if overlay is None:
+            return codes, values
+        fitting = [isinstance(value, str | tuple | list) for value in overlay.values]
+        table = [index if fits else UNTOUCHED for index, fits in enumerate(fitting, start=len(values))]
+        edited = np.array([*table, UNTOUCHED], np.int32)[np.maximum(overlay.codes, UNTOUCHED)]
+        lists = [
+            ((value,) if isinstance(value, str) else tuple(value)) if fits else ()
+            for value, fits in zip(overlay.values, fitting, strict=True)
+        ]
+        return np.where(overlay.codes == UNTOUCHED, codes, edited), [*values, *lists]
 
     def over_part(self, name: Hashable, part: int, column: Strings) -> Strings:
         """A string column with its edits, where what was set are tuples and the column is one part of them."""

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
@@ -84,6 +85,15 @@ def python_value(value: common_pb2.AnyValue) -> Value:
         return {pair.key: python_value(pair.value) for pair in value.kvlist_value.values}
     plain: Value = getattr(value, member)
     return plain
+
+
+@lru_cache(maxsize=1024)
+def array_values(encoded: bytes) -> tuple[Value, ...]:
+    """The values of a serialized ArrayValue; none if it is damaged."""
+    try:
+        return tuple(python_value(value) for value in common_pb2.ArrayValue.FromString(encoded).values)
+    except DecodeError:
+        return ()
 
 
 @lru_cache(maxsize=8192)

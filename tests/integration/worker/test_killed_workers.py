@@ -150,7 +150,7 @@ def test_a_job_whose_worker_dies_while_the_gateway_is_down_is_marked(
 def test_a_gateway_that_was_killed_remembers_the_jobs(tmp_path: Path, gateway: Gateway, sink: Sink) -> None:
     with at_work(tmp_path, gateway) as (process, span_id):
         until(lambda: open_jobs(gateway) == 1, "the job is reported")
-        written = gateway.data_dir / "components" / "traces" / "lost_jobs" / "data.mdb"
+        written = gateway.data_dir / "components" / "pipelines" / "traces" / "lost_jobs" / "data.mdb"
         until(lambda: written.exists() and span_id.encode() in written.read_bytes(), "the job is written")
         gateway.server.kill()
         process.send_signal(signal.SIGKILL)

@@ -311,6 +311,19 @@ def test_samples_survive_a_restart_and_why_a_span_is_incomplete_can_be_read(tmp_
     assert late.join(spans((1.0, 3.0))) == [{}]
 
 
+def test_an_agent_knows_its_host_from_before_a_restart_also_under_a_new_name(tmp_path: Path) -> None:
+    first = Bench(tmp_path, same_host=True)
+    first.take(samples(20))
+    run_once(first)
+    again = Bench(tmp_path, now_s=1_800_000_060.0, same_host=True)
+    (found,) = again.join(spans((2.0, 7.0), host="0123456789ab"))
+    assert found["ids"] == [GPU]
+    again.take(samples(20, (OTHER,), host="renamed"))
+    (found,) = again.join(spans((2.0, 7.0), host="0123456789ab"))
+    assert found["ids"] == [OTHER]
+    run_once(again)
+
+
 def run_once(bench: Bench) -> None:
     """Start and stop what the halves do on their own; the journal is read and written."""
 
