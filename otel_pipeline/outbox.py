@@ -85,6 +85,8 @@ class Outbox:
         self.bytes_max = bytes_max
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
+        self._recorded = threading.Condition(self._lock)
+        """Of its own: most batches leave no record, and need not wake the books' threads."""
         self._guard = lock_directory(directory)
         self._env = open_environment(directory, bytes_max, durable=sync == "always")
         self._databases = {pipeline: self._env.open_db(f"items/{pipeline}".encode()) for pipeline in streams}
@@ -132,6 +134,8 @@ class Outbox:
             self._streams = after
             self._dirty.set()
             self._arrived.notify_all()
+            if any(addition.records for addition in additions):
+                self._recorded.notify_all()
 
     def _put(self, txn: lmdb.Transaction, stream: StreamState, addition: Addition, now_ms: int) -> StreamState:
         after = replace(
@@ -182,8 +186,9 @@ class Outbox:
 
     def wake(self) -> None:
         """Let every `wait` look again now."""
-        with self._arrived:
+        with self._lock:
             self._arrived.notify_all()
+            self._recorded.notify_all()
 
     def position(self, pipeline: str, exporter: str) -> int:
         """The sequence number from which an exporter still has to deliver."""
@@ -248,8 +253,8 @@ class Outbox:
         def done() -> bool:
             return self._closed.is_set() or ended() or self.records.waiting(book) > 0
 
-        with self._arrived:
-            self._arrived.wait_for(done, timeout_s)
+        with self._recorded:
+            self._recorded.wait_for(done, timeout_s)
 
     def forget_records(self, book: str, end: int) -> None:
         """A book has applied its records before number `end`."""
