@@ -21,7 +21,6 @@ start, never deleted.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -55,6 +54,8 @@ from otel_pipeline.outbox_state import (
     read_stream,
     stream_names,
     with_queue,
+    write_cursor,
+    write_stream,
 )
 from otel_pipeline.quiet import Quiet
 from otel_pipeline.recent import Recent
@@ -150,7 +151,7 @@ class Outbox:
             txn.put(key, addition.payload, db=self._databases[stream.pipeline], append=True)
             after.next += 1
             after.bytes += footprint(addition.payload)
-        self._write_stream(txn, after)
+        write_stream(txn, self._state, after)
         return after
 
     def _remember(self, additions: Sequence[Addition], now_ms: int) -> None:
@@ -228,7 +229,7 @@ class Outbox:
             done = min(cursor.next for cursor in cursors)
             with self._env.begin(write=True, buffers=True) as txn:
                 freed = self._delete(txn, stream, done)
-                self._write_cursor(txn, pipeline, after)
+                write_cursor(txn, self._state, pipeline, after)
             self._recent.forget(pipeline, done)
             stream.cursors = cursors
             stream.first = max(stream.first, done)
@@ -320,11 +321,11 @@ class Outbox:
                 # A new exporter begins with what comes from now on; its totals begin where the stream's are.
                 cursor = known.get(exporter) or CursorState(exporter, stream.next, 0, backlog(stream.appended))
                 stream.cursors.append(cursor)
-                self._write_cursor(txn, pipeline, cursor)
+                write_cursor(txn, self._state, pipeline, cursor)
             done = min((cursor.next for cursor in stream.cursors), default=stream.first)
             stream.bytes -= self._delete(txn, stream, done)
             stream.first = max(stream.first, done)
-            self._write_stream(txn, stream)
+            write_stream(txn, self._state, stream)
         return stream
 
     def _warn_of_orphans(self) -> None:
@@ -334,21 +335,6 @@ class Outbox:
         for name in names:
             if name not in self._streams:
                 log.warning("the outbox holds the stream of pipeline %s, which is configured no more; it is kept", name)
-
-    def _write_stream(self, txn: lmdb.Transaction, stream: StreamState) -> None:
-        totals = {
-            "signal": stream.signal,
-            "next": stream.next,
-            "received": stream.received,
-            "appended": stream.appended,
-            "filtered": stream.filtered,
-            "dropped": stream.dropped,
-        }
-        txn.put(f"stream/{stream.pipeline}".encode(), json.dumps(totals).encode(), db=self._state)
-
-    def _write_cursor(self, txn: lmdb.Transaction, pipeline: str, cursor: CursorState) -> None:
-        totals = {"next": cursor.next, "exported": cursor.exported, "dropped": cursor.dropped}
-        txn.put(cursor_key(pipeline, cursor.exporter), json.dumps(totals).encode(), db=self._state)
 
 
 def _footprint(addition: Addition) -> int:

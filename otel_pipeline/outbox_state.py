@@ -245,6 +245,19 @@ def read_stream(txn: lmdb.Transaction, state: Any, pipeline: str, signal: str) -
     )
 
 
+def write_stream(txn: lmdb.Transaction, state: Any, stream: StreamState) -> None:
+    """Keep a stream's totals."""
+    totals = {
+        "signal": stream.signal,
+        "next": stream.next,
+        "received": stream.received,
+        "appended": stream.appended,
+        "filtered": stream.filtered,
+        "dropped": stream.dropped,
+    }
+    txn.put(f"stream/{stream.pipeline}".encode(), json.dumps(totals).encode(), db=state)
+
+
 def stream_names(txn: lmdb.Transaction, state: Any) -> list[str]:
     """The pipelines that have a stream, configured or not."""
     return [key.decode().removeprefix("stream/") for key, _ in _with_prefix(txn, state, b"stream/")]
@@ -256,6 +269,12 @@ def read_cursors(txn: lmdb.Transaction, state: Any, pipeline: str) -> list[Curso
         CursorState(key.decode().split("\0", 1)[1], **json.loads(value))
         for key, value in _with_prefix(txn, state, f"cursor/{pipeline}\0".encode())
     ]
+
+
+def write_cursor(txn: lmdb.Transaction, state: Any, pipeline: str, cursor: CursorState) -> None:
+    """Keep an exporter's totals."""
+    totals = {"next": cursor.next, "exported": cursor.exported, "dropped": cursor.dropped}
+    txn.put(cursor_key(pipeline, cursor.exporter), json.dumps(totals).encode(), db=state)
 
 
 def extent(txn: lmdb.Transaction, database: Any, end: int, start: int = 0) -> tuple[int, int]:
