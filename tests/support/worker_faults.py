@@ -25,6 +25,7 @@ ELSEWHERE: Final[Mapping[str, tuple[str, ...]]] = {
     "arq": ("arq.",),
     "brokers": ("pika.", "aio_pika."),
     "temporal": ("temporal.",),
+    "gpus": ("gpu_sampling.forget", "gpu_sampling.stop", "gpu_sampling.send"),
     "celery": ("celery.gone", "celery.late", "celery.revoked", "celery.terminating", "celery.timed_out"),
 }
 """Hooks, or beginnings of their names, that tests with servers or libraries of their own break, each of them."""

@@ -13,6 +13,7 @@ import pytest
 from otel_pipeline.nvml.claims import Claims
 from tests.support import nvml_stub
 from tests.support.nvml_stub.control import RINGS, Control, gpu, uuid
+from tests.support.worker_faults import ELSEWHERE
 from tests.support.worker_program import Ended, finish, run, start
 from tests.support.worker_sink import WorkerSink, worker_sink
 
@@ -134,3 +135,33 @@ def test_a_forked_child_does_not_keep_the_claim_of_its_parent(tmp_path: Path, ow
     finally:
         later.release()
         os.kill(int(ended.output.split()[0]), signal.SIGKILL)
+
+
+FAULTY = """
+from otel_pipeline.worker.guard import HOOKS
+def note(name):
+    with open({file!r}, "a", encoding="utf-8") as file:
+        file.write(name + chr(10))
+for name in {names!r}:
+    HOOKS[name].fault = RuntimeError("injected")
+    HOOKS[name]._swallow = lambda name=name: note(name)
+time.sleep(2.6)
+child = os.fork()
+if not child:
+    os._exit(0)
+print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+def test_an_exception_in_a_hook_of_it_changes_nothing_for_the_worker(
+    tmp_path: Path, sink: WorkerSink, own_uuid: str
+) -> None:
+    names = ELSEWHERE["gpus"]
+    file = tmp_path / "threw"
+    seen = []
+    for faulty in ((), *((name,) for name in names)):
+        body = FAULTY.format(file=str(file), names=faulty)
+        ended = run(tmp_path, body, sink.url, OTEL_PIPELINE_GPU_SAMPLING="on", **shown(tmp_path, own_uuid))
+        seen.append((ended.returncode, ended.output, ended.errors))
+    assert seen == [(0, "0\n", "")] * len(seen)
+    assert set(file.read_text("utf-8").split()) == set(names)
