@@ -36,6 +36,7 @@ class Bookkeeper:
         self._outbox = outbox
         self._ending = threading.Event()
         self._deadline_s = float("inf")
+        self._tend = getattr(book, "tend", None)
         self._thread = threading.Thread(target=self._run, name=f"book-{book.name}", daemon=True)
         self._quiet = Quiet(log)
         self._applied = stats.records_applied.labels(book.name)
@@ -85,3 +86,5 @@ class Bookkeeper:
             self._book.apply(self._outbox.records.epoch, first, records)
             self._applied.inc(len(records))
             self._outbox.forget_records(name, first + len(records))
+        elif self._tend is not None:
+            self._tend()

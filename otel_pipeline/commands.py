@@ -33,6 +33,9 @@ from otel_pipeline.error_commands import errors
 from otel_pipeline.errors import ConfigError, OtelPipelineError
 from otel_pipeline.gpu_commands import gpu
 from otel_pipeline.ledger_commands import ledger, price
+from otel_pipeline.ledger_report_commands import export, report
+from otel_pipeline.ledger_report_commands import jobs as ledger_jobs
+from otel_pipeline.ledger_store_commands import reprice, verify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,6 +183,11 @@ def demo(ctx: click.Context, jobs: int, keep: bool, keep_running: bool) -> None:
 
 
 command_line.add_command(errors)
+ledger.add_command(verify)
+ledger.add_command(reprice)
+ledger.add_command(report)
+ledger.add_command(ledger_jobs)
+ledger.add_command(export)
 command_line.add_command(ledger)
 command_line.add_command(price)
 

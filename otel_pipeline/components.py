@@ -138,6 +138,13 @@ _PROCESSORS: Final = {
         "alpha",
         "Names what kind of failure a span or log record reports.",
     ),
+    "cost": Row(
+        "otel_pipeline.processors.cost",
+        "CostProcessor",
+        ("traces", "metrics"),
+        "alpha",
+        "Says on each span what it costs, and keeps the ledger's claims.",
+    ),
     "span_metrics": Row(
         "otel_pipeline.processors.span_metrics",
         "SpanMetricsProcessor",

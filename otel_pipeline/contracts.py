@@ -227,6 +227,14 @@ class Book(Protocol):
         ...
 
 
+class Tended(Protocol):
+    """What a book may be besides: one with work to do while no records come."""
+
+    def tend(self) -> None:
+        """Called by the book's thread every few seconds when no records wait. Raises StoreError as `apply` does."""
+        ...
+
+
 # -- on the way out ----------------------------------------------------------------------------------------------------
 
 

@@ -71,12 +71,16 @@ class Gateway:
     def _open_books(self, data_dir: Path) -> dict[str, Book]:
         """The books that the processors in use leave records for."""
         used = {name for pipeline in self._config.pipelines.values() for name in pipeline.processors}
-        names = {book for name in sorted(used) for book in _books_of(self._config.processors[name])}
-        if not names:
+        users: dict[str, list[object]] = {}
+        for step in (self._config.processors[name] for name in sorted(used)):
+            for book in _books_of(step):
+                users.setdefault(book, []).append(step.config)
+        if not users:
             return {}
         from otel_pipeline.store.books import open_book  # noqa: PLC0415  the database's library takes 15 MB
 
-        return {name: open_book(name, self._config.store, data_dir, self._stats) for name in sorted(names)}
+        store = self._config.store
+        return {name: open_book(name, store, data_dir, self._stats, users[name]) for name in sorted(users)}
 
     def _open_outbox(self, data_dir: Path) -> Outbox:
         settings = self._config.outbox

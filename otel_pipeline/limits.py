@@ -259,7 +259,7 @@ PRICE_FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 """The same in bytes."""
 
 PRICE_LOOKUPS_KEPT: Final = 4_096
-"""Answers of the price book that are remembered, some 500 bytes each: one a distinct provider, model, GPU and region."""
+"""Answers of the price book that are remembered, 500 bytes each: one a distinct provider, model, GPU and region."""
 
 LEDGER_CASE_BYTES_MAX: Final = 64 * 1024 * 1024
 """A case for `ledger allocate`: half a million claims."""
@@ -432,15 +432,19 @@ LEDGER_BLOCKS_MAX: Final = 16
 LEDGER_DEVIATIONS_MAX: Final = 1_000
 """Deviations of each kind that `ledger verify` names: where the store is broken, all of a million rows may be wrong."""
 
-LEDGER_NESTED_SLOTS: Final = 65_536
-"""Spans above charged calls that are remembered, so that a call that two spans tell is charged once: 1 MiB, and minutes
-of a busy gateway. A power of two."""
+LEDGER_NESTED_SLOTS: Final = 16_384
+"""Spans above charged calls that are remembered, so that a call that two spans tell is charged once: 256 KiB, and
+minutes of a busy gateway. A power of two."""
 
 LEDGER_NESTED_DEPTH_MAX: Final = 16
 """Spans between the two, if all are in one batch."""
 
 COST_KNOWN_MAX: Final = 16_384
 """Combinations of service, host, model, GPU and so on whose price is remembered: some 2 KB each."""
+
+COST_DISTINCT_MAX: Final = 1_024
+"""The same in one batch: new ones take up to 1 ms each. A batch that has more is told apart by less, such as by model
+but not by workflow; one that still has more gets no prices."""
 
 COST_GPUS_MAX: Final = 65_536
 """GPUs whose last minutes are remembered, so that each is told once: as many as a gateway sees."""
@@ -450,6 +454,9 @@ COST_RESERVATIONS_MAX: Final = 4_096
 
 COST_LINES_MAX: Final = 10_000
 """Lines of one report, by cost; what is left becomes one line. A report of every job of a month is no report."""
+
+COST_JOBS_MAX: Final = 1_000
+"""Jobs with a line of their own in a report, the dearest first."""
 
 COST_REASONS_MAX: Final = 50
 """Reasons why calls have no price that are told, the most frequent first."""
@@ -468,3 +475,6 @@ LEDGER_RETENTION_S: Final = 90 * 86_400.0
 
 LEDGER_COMPACTED_MAX: Final = 4
 """Hours that are compacted in one transaction: of 100 GPUs at one span a second 1.4 million."""
+
+LEDGER_CHARGE_NANO_MAX: Final = 10**15
+"""Of one call, a million: what is above is a mistake of its sender, and sums of such would leave 64 bits."""

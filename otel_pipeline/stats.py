@@ -129,6 +129,12 @@ class _OfBooks(_OfReceivers):
             "(occurrences that were counted before), unreadable (records).",
             ("event",),
         )
+        self.ledger: Final = self._counter(
+            "otel_pipeline_ledger_events",
+            "What the ledger did: stored, repeated, implausible (longer than two days), too_old (spans), unreadable "
+            "(records), late, booked, corrected, failed (hours of GPUs), compacted (hours).",
+            ("event",),
+        )
         self.book_failures: Final = self._counter(
             "otel_pipeline_book_failures", "Attempts to apply side records that the store refused.", ("book",)
         )

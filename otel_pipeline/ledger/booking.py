@@ -11,11 +11,11 @@ Time whose price is unknown is left out of the tapes and told apart: it has no a
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -89,13 +89,12 @@ def lives(seen: Iterable[Interval]) -> list[_Life]:
     return found
 
 
-def bill(
-    gpu: str, places: Sequence[Place], claimed: Sequence[int], prices: PriceBook, start_ns: int, end_ns: int
-) -> Bill:
-    """What the GPU is paid from start to end. `places` are of one GPU, by name of the host, with what was seen from
+def bill(gpu: str, places: Sequence[Place], prices: PriceBook, window: Interval, claimed: Sequence[int]) -> Bill:
+    """What the GPU is paid within the window. `places` are of one GPU, by name of the host, with what was seen from
     LIFE_SEEN_NS before until GAP_BILLED_NS after; `claimed` are the starts (ns, ascending) of spans on it from
     STARTUP_NS_MAX before the start on.
     """
+    start_ns, end_ns = window
     found = lives(interval for place in places for interval in place.seen)
     ends = [*(life.start_ns for life in found[1:]), None]
     tapes: dict[str, tuple[list[tuple[int, Fraction]], list[Billed], list[Row]]] = {}
@@ -177,46 +176,35 @@ def belongs(own: Fact, above: Fact, *, same_job: bool) -> Fact:
     """The fact of a span below another one: what it does not say itself is that of the one above. `same_job`: it is
     part of the same attempt of a job, whose outcome it shares.
     """
-    given = {name: getattr(above, name) for name in _INHERITED if not getattr(own, name)}
+    given: dict[str, Any] = {name: getattr(above, name) for name in _INHERITED if not getattr(own, name)}
     dimensions = {**dict(above.dimensions), **dict(own.dimensions)}
-    attempt = {"attempt": above.attempt, "outcome": above.outcome} if same_job else {}
+    attempt: dict[str, Any] = {"attempt": above.attempt, "outcome": above.outcome} if same_job else {}
     return replace(own, dimensions=tuple(sorted(dimensions.items())), **given, **attempt)
 
 
 # -- claims as columns -------------------------------------------------------------------------------------------------
 
 
-def table_of(gpu: str, ids: Ints, parents: Ints, start_ns: Ints, end_ns: Ints, links: Mapping[Key, Key]) -> ClaimTable:
-    """The table of claims on one GPU, all different, with equal shares. ids, parents: [row, 3] words of (trace_hi,
-    trace_lo, span); a parent's span is 0 where there is none. `links` are the parents of spans that stand between.
-    Rows are put in order of ids: the table's `spans` are empty, its rows those of `order_of(ids)`.
+def table_of(gpu: str, claims: int, above: Ints, start_ns: Ints, end_ns: Ints) -> ClaimTable:
+    """The table of the first `claims` of the spans, which use one GPU with equal shares and stand in the order of their
+    ids; the other spans link them. above: [span] the place of the parent, NO_PARENT without, free of cycles.
     """
-    order = order_of(ids)
-    ids, parents, start_ns, end_ns = ids[order], parents[order], start_ns[order], end_ns[order]
-    rows = len(ids)
-    code = {key: row for row, key in enumerate(map(tuple, ids.tolist()))}
-    above = [code.get(key, NO_PARENT) for key in map(tuple, parents.tolist())]
-    if links:
-        extra = [key for key in links if key not in code]
-        code.update((key, rows + index) for index, key in enumerate(extra))
-        above = [code.get(key, NO_PARENT) for key in map(tuple, parents.tolist())]
-        above += [code.get(links[key], NO_PARENT) for key in extra]
-    count = len(above)
+    rows = claims
     ones = np.ones(rows, dtype=np.int64)
     zeros = np.zeros(rows, dtype=np.int64)
     return ClaimTable(
-        spans=range(count),  # type: ignore[arg-type]  # names are not needed, and a million of them are not small
+        spans=range(len(above)),  # type: ignore[arg-type]  # names are not needed, and a million of them are not small
         gpus=[gpu],
-        parent=_without_cycles(np.array(above, dtype=np.int64)),
+        parent=above,
         span=np.arange(rows, dtype=np.int64),
         gpu=zeros,
-        start=start_ns,
-        end=end_ns,
+        start=start_ns[:rows],
+        end=end_ns[:rows],
         attempt=ones,
         share=ones,
         share_whole=1,
         weight_steps=ones,
-        weight_from=start_ns,
+        weight_from=start_ns[:rows],
         weight=ones,
         outcome=(),
         job=(),
@@ -225,19 +213,15 @@ def table_of(gpu: str, ids: Ints, parents: Ints, start_ns: Ints, end_ns: Ints, l
     )
 
 
-Key = tuple[int, int, int]
-"""trace_hi, trace_lo, span"""
-
-
 def order_of(ids: Ints) -> Ints:
     """The order of ids as the unsigned numbers that they are."""
-    words = ids.view(np.uint64) if ids.flags.c_contiguous else np.ascontiguousarray(ids).view(np.uint64)
+    words = np.ascontiguousarray(ids).view(np.uint64)
     order: Ints = np.lexsort((words[:, 2], words[:, 1], words[:, 0]))
     return order
 
 
-def _without_cycles(parent: Ints) -> Ints:
-    """The spans of a cycle have no parents."""
+def without_cycles(parent: Ints) -> Ints:
+    """The places of parents, without those of spans that are above themselves."""
     at = parent.copy()
     for _ in range(LEDGER_DEPTH_MAX.bit_length() + 1):
         at = np.where(at == NO_PARENT, NO_PARENT, at[at])

@@ -21,7 +21,7 @@ from otel_pipeline.ledger.allocation import Allocation, Mode
 from otel_pipeline.ledger.charge import Charge
 from otel_pipeline.ledger.corrections import Correction
 from otel_pipeline.ledger.focus_columns import COLUMNS
-from otel_pipeline.ledger.money import NANO, formatted, split
+from otel_pipeline.ledger.money import NANO, Money, formatted, split
 from otel_pipeline.ledger.tape import BUCKETS
 
 Record = dict[str, str]
@@ -147,6 +147,34 @@ def called(
             "ResourceType": "Call",
             "Tags": _json(labels.tags),
             "x_PriceId": charge.price_id,
+        }
+    )
+
+
+def origin(
+    account: Account,
+    money: Money,
+    start_ns: int,
+    end_ns: int,
+    *,
+    gpu: str,
+    paid_ns: int,
+    tags: Mapping[str, str] | None = None,
+    price_id: str = "",
+) -> Record:
+    """What a GPU cost in a period, whole: for a file that tells no parts."""
+    return (
+        _base(account, money.currency, start_ns, end_ns)
+        | _costs(money.nano)
+        | {
+            "ChargeDescription": "GPU time",
+            "PricingQuantity": formatted(paid_ns),
+            "PricingUnit": "Seconds",
+            "ResourceId": gpu,
+            "ResourceName": gpu,
+            "ResourceType": "GPU",
+            "Tags": _json(tags or {}),
+            "x_PriceId": price_id,
         }
     )
 

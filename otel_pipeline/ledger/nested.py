@@ -32,6 +32,7 @@ class Nested:
     def __init__(self) -> None:
         self._ids = np.zeros(LEDGER_NESTED_SLOTS, np.int64)
         self._models = np.zeros(LEDGER_NESTED_SLOTS, np.int64)
+        self.is_empty = True
 
     def outer(self, batch: Batch, calls: Mask, model: Strings) -> Mask:
         """Which of the calls were told by a span below them; remembers what stands above the others."""
@@ -53,6 +54,7 @@ class Nested:
 
     def _remember(self, parents: Ints, models: Ints) -> None:
         above = parents != 0
+        self.is_empty = self.is_empty and not above.any()
         places = _places(parents[above])
         self._ids[places] = parents[above]
         self._models[places] = models[above]

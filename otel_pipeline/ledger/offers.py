@@ -12,22 +12,23 @@ holds:
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from otel_pipeline.ledger.charge import Status
 from otel_pipeline.ledger.plans import Plan, plan_of
 from otel_pipeline.ledger.price_book import Subject
 from otel_pipeline.ledger.price_rows import ALWAYS_NS, CALL_BASES, FOREVER_NS, GPU_BASES, Basis
-from otel_pipeline.ledger.records import KINDS, Fact
+from otel_pipeline.ledger.records import KINDS, Fact, fact_text
 from otel_pipeline.limits import COST_KNOWN_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from otel_pipeline.ledger.price_book import PriceBook
+    from otel_pipeline.ledger.price_rows import Row
 
 OWN_GPU_BASES: Final = GPU_BASES | {Basis.KILOWATT_HOUR}
 FAILED, ON_GPU, CALL, REPORTED = (1 << bit for bit in range(4))
@@ -90,9 +91,32 @@ class Known:
     """What is known of spans that are alike."""
 
     fact: Fact
+    text: str
+    """The fact as it stands in records."""
     route: Route
     offers: tuple[Offer, ...] = ()
     """By time. On the route REPORTED those that the reported cost is compared with."""
+
+
+@dataclass
+class Alike:
+    """What is known of spans of one place, by their values; the first value is not looked at."""
+
+    offers: Offers
+    place: Place
+    names: tuple[str, ...]
+    _known: dict[tuple[str, ...], Known] = field(default_factory=dict)
+
+    def known(self, values: tuple[str, ...]) -> Known:
+        """What is known of spans with these values."""
+        found = self._known.get(values)
+        if found is None:
+            found = self._known[values] = self.offers.find(self.place, dict(zip(self.names, values[1:], strict=True)))
+        return found
+
+    def forget(self) -> None:
+        """Ask anew from now on."""
+        self._known.clear()
 
 
 @dataclass
@@ -101,19 +125,27 @@ class Offers:
 
     book: PriceBook
     dimensions: Sequence[str] = ()
-    _known: OrderedDict[tuple[Place, tuple[str, ...], tuple[str, ...]], Known] = field(default_factory=OrderedDict)
+    _alike: dict[tuple[Place, tuple[str, ...]], Alike] = field(default_factory=dict)
+    _found: int = 0
+    _plans: dict[tuple[int, str, tuple[int, int], bool], Plan] = field(default_factory=dict)
 
-    def known(self, place: Place, names: tuple[str, ...], values: tuple[str, ...]) -> Known:
-        """What is known of spans with these values. The first name is `flags`: a kind, with bits."""
-        key = (place, names, values)
-        found = self._known.get(key)
+    def alike(self, place: Place, names: tuple[str, ...]) -> Alike:
+        """For spans of a place that tell these names; one name is `flags`: a kind, with bits."""
+        key = (place, names)
+        found = self._alike.get(key)
         if found is None:
-            found = self._known[key] = self._find(place, dict(zip(names, values, strict=True)))
-            if len(self._known) > COST_KNOWN_MAX:
-                self._known.popitem(last=False)
+            if len(self._alike) >= COST_KNOWN_MAX:
+                self._alike.clear()
+            found = self._alike[key] = Alike(self, place, names)
         return found
 
-    def _find(self, place: Place, told: Mapping[str, str]) -> Known:
+    def find(self, place: Place, told: Mapping[str, str]) -> Known:
+        """Ask anew; remembered by whoever asks. Beyond a bound all is forgotten."""
+        self._found += 1
+        if self._found > COST_KNOWN_MAX:
+            self._found = 0
+            for each in self._alike.values():
+                each.forget()
         flags = int(told["flags"])
         route, offers = self._route(place, told, flags)
         on_gpu = route is Route.GPU
@@ -139,7 +171,7 @@ class Offers:
             claims=on_gpu,
             dimensions=tuple((name, value) for name, value in dimensions if value),
         )
-        return Known(fact, route, offers)
+        return Known(fact, fact_text(fact), route, offers)
 
     def _route(self, place: Place, told: Mapping[str, str], flags: int) -> tuple[Route, tuple[Offer, ...]]:
         if flags & CALL:
@@ -157,11 +189,11 @@ class Offers:
         asked = Subject(
             provider, told.get("model", ""), "", place.region, place.host, place.pod, _attributes(place, told)
         )
-        width, height = (_whole(told.get(side, "")) for side in ("width", "height"))
+        sides = _whole(told.get("width", "")), _whole(told.get("height", ""))
         offers = []
         for from_ns, found in self.book.steps(asked, ALWAYS_NS, FOREVER_NS, CALL_BASES):
             resolution = told.get("resolution", "")
-            plan = plan_of(found.row, resolution, width, height, failed=failed) if found.row else None
+            plan = self._plan(found.row, resolution, sides, failed=failed) if found.row else None
             offers.append(_offer(from_ns, plan, found.reason, NO_PRICE))
         return tuple(offers)
 
@@ -180,17 +212,33 @@ class Offers:
             place.pod,
             _attributes(place, told),
         )
-        steps = self.book.steps(asked, ALWAYS_NS, FOREVER_NS, OWN_GPU_BASES)
-        return tuple(
-            _offer(from_ns, plan_of(found.row) if found.row else None, found.reason, NO_PRICE)
-            for from_ns, found in steps
-        )
+        offers = []
+        for from_ns, found in self.book.steps(asked, ALWAYS_NS, FOREVER_NS, OWN_GPU_BASES):
+            plan = self._plan(found.row, "", (0, 0), failed=False) if found.row else None
+            offers.append(_offer(from_ns, plan, found.reason, NO_PRICE))
+        return tuple(offers)
+
+    def _plan(self, row: Row, resolution: str, sides: tuple[int, int], *, failed: bool) -> Plan:
+        """One object for equal plans: a batch asks which are the same."""
+        key = (id(row), resolution, sides, failed)
+        found = self._plans.get(key)
+        if found is None:
+            if len(self._plans) >= COST_KNOWN_MAX:
+                self._plans.clear()
+            found = self._plans[key] = plan_of(row, resolution, *sides, failed=failed)
+        return found
 
 
 def _offer(from_ns: int, plan: Plan | None, reason: str, why: str) -> Offer:
     if plan is None:
-        return Offer(from_ns, None, Verdict(Status.UNPRICED, reason=reason, why=why))
-    return Offer(from_ns, plan, Verdict(plan.status, plan.row.currency, plan.row.basis, plan.row.id))
+        return Offer(from_ns, None, _verdict(Status.UNPRICED, "", "", "", (reason, why)))
+    return Offer(from_ns, plan, _verdict(plan.status, plan.row.currency, plan.row.basis, plan.row.id, ("", "")))
+
+
+@lru_cache(COST_KNOWN_MAX)
+def _verdict(status: Status, currency: str, basis: str, price_id: str, reason: tuple[str, str]) -> Verdict:
+    """One object for equal verdicts: a batch asks which are the same."""
+    return Verdict(status, currency, basis, price_id, *reason)
 
 
 def _attributes(place: Place, told: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from otel_pipeline.errors import ConfigError
 from otel_pipeline.ledger.money import CURRENCY
+from otel_pipeline.ledger.price_book import PriceBook
 from otel_pipeline.ledger.price_rows import PriceFile, Row
 from otel_pipeline.ledger.price_yaml import Document, parse
 
@@ -49,6 +50,13 @@ def shipped() -> list[Row]:
     folder = files("otel_pipeline.ledger") / "prices"
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml"))
     return [row for name in names for row in read((folder / name).read_text(encoding="utf-8"), name).prices]
+
+
+def book_of(paths: Iterable[Path], *, defaults: bool = True) -> PriceBook:
+    """The price book of an operator's files and, unless they or the caller say otherwise, the shipped prices."""
+    own = [read_file(path) for path in paths]
+    with_shipped = defaults and all(each.defaults for each in own)
+    return PriceBook([row for each in own for row in each.prices], shipped() if with_shipped else ())
 
 
 def _with_currency(tree: Any) -> Any:

@@ -10,7 +10,7 @@ from otel_pipeline.ledger.tape import Exact, exact_type
 
 def amounts(rate: Fraction, ns: Ints) -> Exact:
     """n$ of each time (ns, >= 0) at a rate in n$ per ns (>= 0): the nearest whole number, a tie to the even one."""
-    kind = exact_type(max(int(ns.max(initial=0)) * rate.numerator, 2 * rate.denominator))
+    kind = exact_type(max(int(ns.max(initial=1)) * rate.numerator, 2 * rate.denominator))
     product = ns.astype(kind) * rate.numerator
     whole, rest = product // rate.denominator, product % rate.denominator
     up = (2 * rest > rate.denominator) | ((2 * rest == rate.denominator) & (whole % 2 == 1))

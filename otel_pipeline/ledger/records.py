@@ -138,19 +138,29 @@ class Record:
     presence: list[Presence] = field(default_factory=list)
 
 
-def encode(spans: Spans | None, presence: Sequence[Presence] = ()) -> bytes:
-    """The record of one batch. Texts are cut to what a store takes."""
+def encode(spans: Spans | None, presence: Sequence[Presence] = (), facts: Sequence[str] | None = None) -> bytes:
+    """The record of one batch. Texts are cut to what a store takes. `facts` are the facts by `fact_text`, if known."""
     head: dict[str, Any] = {"version": VERSION, "rows": 0 if spans is None else len(spans)}
     if presence:
         head["presence"] = [_presence_values(one) for one in presence]
-    columns = []
-    if spans is not None:
-        head["facts"] = [_fact_values(fact) for fact in spans.facts]
-        head["texts"] = [[kept(text) for text in getattr(spans, name).values] for name in TEXTS]
-        columns = [np.ascontiguousarray(getattr(spans, name), INT64).tobytes() for name in NUMBERS]
-        codes = [spans.fact, *(getattr(spans, name).codes for name in TEXTS)]
-        columns += [np.ascontiguousarray(each, INT32).tobytes() for each in codes]
-    return b"".join((json.dumps(head, separators=(",", ":")).encode("ascii"), b"\n", *columns))
+    if spans is None:
+        return _line(head) + b"\n"
+    head["texts"] = [all_kept(getattr(spans, name).values) for name in TEXTS]
+    told = ",".join(map(fact_text, spans.facts) if facts is None else facts)
+    first = b"".join((_line(head)[:-1], b',"facts":[', told.encode("ascii"), b"]}\n"))
+    numbers = [np.asarray(getattr(spans, name), INT64).tobytes() for name in NUMBERS]
+    codes = [spans.fact, *(getattr(spans, name).codes for name in TEXTS)]
+    return b"".join((first, *numbers, *(np.asarray(each, INT32).tobytes() for each in codes)))
+
+
+def fact_text(fact: Fact) -> str:
+    """A fact as it stands in the record's first line."""
+    values = [getattr(fact, name) for name in FACT_FIELDS]
+    for index in _PLAIN_TEXTS:
+        values[index] = kept(values[index])
+    values[_GPUS] = all_kept(fact.gpus[:LEDGER_SPAN_GPUS_MAX])
+    values[_DIMENSIONS] = _pairs(fact.dimensions)
+    return _line(values).decode()
 
 
 def decode(record: bytes) -> Record:
@@ -176,16 +186,18 @@ def kept(text: str) -> str:
     return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
+def all_kept(texts: Sequence[str]) -> list[str]:
+    """The same for several."""
+    if "".join(texts).isprintable() and max(map(len, texts), default=0) <= LEDGER_TEXT_CHARS_MAX:
+        return list(texts)
+    return [kept(text) for text in texts]
+
+
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def _fact_values(fact: Fact) -> list[Any]:
-    values = [getattr(fact, name) for name in FACT_FIELDS]
-    for index in _PLAIN_TEXTS:
-        values[index] = kept(values[index])
-    values[_GPUS] = [kept(gpu) for gpu in fact.gpus[:LEDGER_SPAN_GPUS_MAX]]
-    values[_DIMENSIONS] = _pairs(fact.dimensions)
-    return values
+def _line(values: object) -> bytes:
+    return json.dumps(values, separators=(",", ":")).encode("ascii")
 
 
 def _presence_values(one: Presence) -> list[Any]:
@@ -275,7 +287,7 @@ def _texts(listed: object) -> list[str]:
     texts = _listed(listed, ROWS_MAX, "texts")
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("the record has a text that is none")
-    return [kept(text) for text in texts]
+    return all_kept(texts)
 
 
 def _listed(values: object, size_max: int, what: str) -> list[Any]:

@@ -4,7 +4,7 @@
     has the outcome of a job                                        job       no: its stages are
     has a stage's name                                              stage     yes
     has a ComfyUI prompt's id, or a node's type                     prompt, node   no
-    has a provider, a model, usage or a cost, and is a client's     call      yes
+    has a provider, model or operation, and is no server's          call      yes
     anything else                                                   other     no
 
 The same call is often told by several spans. Those of agents, workflows and tools sum up what is below them: they are
@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from otel_pipeline.ledger.money import CURRENCY, NANO
-from otel_pipeline.ledger.plans import FIELDS, NANO_MAX, PLACE, UNKNOWN
+from otel_pipeline.ledger.plans import NANO_MAX, UNKNOWN
 from otel_pipeline.ledger.records import KINDS
+from otel_pipeline.wire import cells
 from otel_pipeline.wire.batch import ABSENT, Strings
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ NOT_CALLS: Final = frozenset(
     | {"create_memory", "update_memory", "search_memory", "delete_memory"}
 )
 """Operations whose usage is that of the calls below them, or that call no model."""
-INTERNAL_OR_CLIENT: Final = (0, 1, 3)
-"""Span kinds that may call a model."""
+SERVER, CLIENT, PRODUCER = 2, 3, 4
+"""Span kinds."""
 JOB_KIND, STAGE_KIND, PROMPT_KIND, NODE_KIND, CALL_KIND, OTHER_KIND = range(len(KINDS))
 
 _QUANTITY: Final = "otel_pipeline.quantity."
@@ -79,6 +80,9 @@ QUANTITIES: Final = {
 UNITS_MAX: Final = 2.0**53
 """What a double counts exactly: 104 days of video."""
 
+NUMBERS_END: Final = 2**14
+"""Attempts and pixels are fewer."""
+
 _COST: Final = f"{_USAGE}cost"
 REPORTED: Final[tuple[tuple[str, ...], ...]] = (
     (f"{_COST}.amount",),
@@ -100,9 +104,11 @@ BY_PROVIDER: Final = "provider"
 REPORTED_KEYS: Final = tuple(key for keys in REPORTED for key in keys)
 KEYS: Final = (
     *(OUTCOME, STAGE, PROMPT, NODE, JOB_ID, USER, MODEL, BACKEND, OPERATION, *PROVIDERS, WORKFLOW, TIER, JOB_TYPE),
-    *(ATTEMPT, RESOLUTION, WIDTH, HEIGHT, COST_CURRENCY, COST_SOURCE, *QUANTITIES, *REPORTED_KEYS),
+    ATTEMPT,
 )
-"""All attributes that are read here."""
+"""Attributes that are looked for in all spans."""
+USAGE_KEYS: Final = (RESOLUTION, WIDTH, HEIGHT, COST_CURRENCY, COST_SOURCE, *QUANTITIES, *REPORTED_KEYS)
+"""Those that are looked for only if there are spans that may be charged directly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,30 +130,47 @@ def kinds(batch: Batch, having: Collection[str]) -> Ints:
     return kind
 
 
-def calls(batch: Batch, having: Collection[str], kind: Ints) -> Mask:
-    """Which spans may be charged directly."""
+def own_work(batch: Batch, having: Collection[str], kind: Ints) -> Mask:
+    """Jobs, stages, prompts and nodes, and spans of a model that are no calls of others."""
+    own: Mask = kind != OTHER_KIND
+    if own.all():
+        return own
+    inner = (batch.kind != CLIENT) & (batch.kind != PRODUCER)
+    for key in (MODEL, OPERATION):
+        if key in having:
+            own = own | (inner & batch.present(key))
+    return own
+
+
+def calls(batch: Batch, having: Collection[str], kind: Ints, on_gpu: Mask) -> Mask:
+    """Which spans may be charged directly. One that used a GPU of its host must name a provider or backend for that."""
     told = np.zeros(len(batch), np.bool_)
-    for key in (*PROVIDERS, MODEL, *QUANTITIES, *REPORTED_KEYS):
+    for key in (MODEL, OPERATION):
         if key in having:
             told |= batch.present(key)
+    told &= ~on_gpu
+    for key in PROVIDERS:
+        if key in having:
+            told |= batch.present(key)
+    if BACKEND in having:
+        told |= (kind == STAGE_KIND) & batch.present(BACKEND)
     if not told.any():
         return told
     told &= (kind == OTHER_KIND) | (kind == STAGE_KIND)
-    told &= (batch.kind < 2) | (batch.kind == INTERNAL_OR_CLIENT[-1])
+    told &= (batch.kind < SERVER) | (batch.kind == CLIENT)
     if OPERATION in having:
         told &= ~batch.strings(OPERATION).where(NOT_CALLS.__contains__)
     return told
 
 
-def quantities(batch: Batch, having: Collection[str]) -> Ints:
-    """[span, FIELDS] what each span used, UNKNOWN where it says nothing; energy and time on GPUs are left unknown."""
-    table = np.full((len(batch), len(FIELDS)), UNKNOWN, np.int64)
-    table[:, PLACE["requests"]] = 1
+def quantities(batch: Batch, having: Collection[str]) -> dict[str, Ints]:
+    """What each span used, by the names of FIELDS that any span tells; UNKNOWN where it says nothing."""
+    found: dict[str, Ints] = {}
     for key, (name, units) in QUANTITIES.items():
         if key in having:
             values = whole(batch.numbers(key), units)
-            table[:, PLACE[name]] = np.where(values >= 0, values, table[:, PLACE[name]])
-    return table
+            found[name] = np.where(values >= 0, values, found[name]) if name in found else values
+    return found
 
 
 def whole(values: Floats, units: int) -> Ints:
@@ -199,20 +222,48 @@ def _currencies(batch: Batch, having: Collection[str], currency: str, in_dollars
     return Strings(codes, values)
 
 
-def told_quantities(table: Ints) -> Strings:
-    """The quantities of each row as a JSON object; those that are unknown are left out, and the one request."""
-    texts: dict[tuple[int, ...], int] = {}
-    places = [place for place, name in enumerate(FIELDS) if name != "requests" and (table[:, place] >= 0).any()]
-    if not places:
-        return Strings(np.full(len(table), ABSENT, np.int32), [])
-    codes = [texts.setdefault(row, len(texts)) for row in map(tuple, table[:, places].tolist())]
-    names = [FIELDS[place] for place in places]
-    values = [_object(names, row) for row in texts]
-    empty = np.array([*(value == "{}" for value in values), True], np.bool_)
-    column = np.array(codes, np.int32)
-    return Strings(np.where(empty[column], np.int32(ABSENT), column), values)
+def above(batch: Batch, chosen: Mask) -> Mask:
+    """The parents of chosen rows: the ledger looks through them."""
+    ids, parents = batch.rows[:, cells.SPAN_ID], batch.rows[chosen, cells.PARENT_ID]
+    above: Mask = np.isin(ids, parents[parents != 0])
+    return above
 
 
-def _object(names: Sequence[str], row: Sequence[int]) -> str:
-    pairs = [f'"{name}":{value}' for name, value in zip(names, row, strict=True) if value >= 0]
-    return "{" + ",".join(pairs) + "}"
+def small_numbers(batch: Batch, key: str) -> Strings:
+    """A column of whole numbers below NUMBERS_END as texts; others are absent."""
+    codes = np.full(len(batch), ABSENT, np.int32)
+    rows = np.flatnonzero(batch.present(key))
+    numbers = batch.numbers(key)[rows]
+    good = (numbers >= 0) & (numbers < NUMBERS_END)
+    distinct, codes[rows[good]] = np.unique(numbers[good].astype(np.int64), return_inverse=True)
+    return Strings(codes, [str(number) for number in distinct.tolist()])
+
+
+def first_of(batch: Batch, having: Collection[str], keys: Sequence[str]) -> Strings:
+    """The first of several attributes that a row has."""
+    found: Strings | None = None
+    for key in keys:
+        if key not in having:
+            continue
+        column = batch.strings(key)
+        if found is None:
+            found = column
+        else:
+            later = np.where(column.codes >= 0, column.codes + np.int32(len(found.values)), np.int32(ABSENT))
+            found = Strings(np.where(found.codes >= 0, found.codes, later), found.values + column.values)
+    return found if found is not None else Strings(np.full(len(batch), ABSENT, np.int32), [])
+
+
+def told_quantities(table: Ints, fields: Sequence[str]) -> Strings:
+    """The quantities of each row as a JSON object; those that are unknown are left out."""
+    codes = np.full(len(table), ABSENT, np.int32)
+    known = table >= 0
+    patterns = known @ (1 << np.arange(len(fields)))
+    texts: dict[str, int] = {}
+    for pattern in np.unique(patterns[patterns > 0]).tolist():
+        rows = np.flatnonzero(patterns == pattern)
+        places = [place for place in range(len(fields)) if pattern >> place & 1]
+        template = "{" + ",".join(f'"{fields[place]}":%d' for place in places) + "}"
+        told = [template % row for row in zip(*(table[rows, place].tolist() for place in places), strict=True)]
+        codes[rows] = [texts.setdefault(text, len(texts)) for text in told]
+    return Strings(codes, list(texts))

@@ -8,11 +8,14 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from otel_pipeline.contracts import Settings
-from otel_pipeline.limits import ERROR_GROUP_RETENTION_S
+from otel_pipeline.limits import ERROR_GROUP_RETENTION_S, LEDGER_LATENESS_S, LEDGER_RETENTION_S
 from otel_pipeline.settings import Duration
+from otel_pipeline.store.ledger_report_config import CostReportsConfig
 
 SCHEMES: Final = ("sqlite", "postgresql", "postgresql+psycopg")
 RETENTION_S_MIN: Final = 3600.0
+LEDGER_RETENTION_S_MIN: Final = 2 * 86_400.0
+"""The ledger looks back a day for the begin of a GPU's life, and a span may be two days long."""
 
 
 def _checked_url(url: str) -> str:
@@ -37,6 +40,16 @@ class ErrorGroupsConfig(Settings):
     """How long a group is kept that is not seen any more."""
 
 
+class LedgerConfig(Settings):
+    """What GPUs cost and who used them, see docs/cost.md."""
+
+    lateness: Annotated[Duration, Field(ge=0)] = LEDGER_LATENESS_S
+    """So long after a minute it is booked; what comes later is booked as a correction. Sums are the same either way."""
+    retention: Annotated[Duration, Field(ge=LEDGER_RETENTION_S_MIN)] = LEDGER_RETENTION_S
+    """How long spans are kept one by one. What is older is kept by the hour, with the same sums; spans that come later
+    than that are counted and passed over."""
+
+
 class StoreConfig(Settings):
     """Where is kept what must sum over restarts, such as groups of failures."""
 
@@ -47,6 +60,10 @@ class StoreConfig(Settings):
     `store.db` in the data directory."""
     error_groups: ErrorGroupsConfig = ErrorGroupsConfig()
     """Groups of failures."""
+    ledger: LedgerConfig = LedgerConfig()
+    """What GPUs cost and who used them."""
+    cost_reports: CostReportsConfig = CostReportsConfig()
+    """Budget, reference prices and views of the cost ledger."""
 
     def place(self, data_dir: Path) -> str | Path:
         """The URL, or the path of a SQLite file."""

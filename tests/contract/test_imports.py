@@ -30,7 +30,7 @@ ROOMS: Final[tuple[frozenset[str], ...]] = tuple(
         "gateway",
         "demo command_options",
         "ledger_commands error_commands agent_command",
-        "ledger_store_commands gpu_commands",
+        "ledger_store_commands ledger_report_commands gpu_commands",
         "commands",
         "cli",
         "__main__",

@@ -17,14 +17,21 @@ from otel_pipeline.exporters.prometheus import PrometheusExporter
 from otel_pipeline.exposition.families import Exposition
 from otel_pipeline.failures.occurrences import Group, encode
 from otel_pipeline.outbox_state import CursorState, StreamState
+from otel_pipeline.processors.cost import CostProcessor
 from otel_pipeline.processors.error_class import ErrorClassProcessor
 from otel_pipeline.processors.span_metrics import SpanMetricsProcessor
 from otel_pipeline.stats import Stats
 from otel_pipeline.store.books import open_book
 from otel_pipeline.store.config import StoreConfig
+from otel_pipeline.store.database import open_database
+from otel_pipeline.store.ledger_metrics import LedgerMetrics
+from otel_pipeline.store.ledger_report_config import CostReportsConfig
 from otel_pipeline.wire.scan import BatchReader
 from otel_pipeline.wire.signal import Signal
+from otel_pipeline.wire.values import Value
 from tests.support import otlp
+from tests.support.ledger_records import T0
+from tests.support.ledger_view_laws import filled
 
 PAGE = Path(__file__).parents[2] / "docs/metrics.md"
 ROW = re.compile(r"\| `([^`]+)` \| (\w+) \| ([^|]*)\| ([^|]+) \|")
@@ -89,9 +96,13 @@ def test_the_metrics_of_the_gateway_itself_are_those_of_the_page(tmp_path: Path)
     group = Group("f" * 16, "TIMEOUT_ERROR", "timeout", True, "platform", "TimeoutError", "", "job")  # noqa: FBT003
     book.apply("epoch", 0, [encode([group], ["worker"], np.array([[0, 0, time.time_ns(), 2, 3, 4]], np.int64))])
     with_all_labels(stats)
+    ledger = filled(open_database(tmp_path / "ledger.db", owner=True))
+    priced = CostReportsConfig(reference_price="0.08")
+    stats.registry.register(LedgerMetrics(ledger.database, priced, lambda: T0 + 80_000.0))
     assert documented(8888) == scraped(stats.registry.collect())
     book.close()
     book.close()
+    ledger.database.close()
 
 
 # -- 8889 --------------------------------------------------------------------------------------------------------------
@@ -116,6 +127,15 @@ def failed_span() -> bytes:
     return message.SerializeToString()
 
 
+def calls() -> bytes:
+    """A span of a call with a price, and one without."""
+    usage: dict[str, Value] = {"gen_ai.provider.name": "openai", "gen_ai.usage.cost": 0.1}
+    message = ExportTraceServiceRequest.FromString(otlp.traces(attributes=usage))
+    unknown = ExportTraceServiceRequest.FromString(otlp.traces(attributes={"gen_ai.provider.name": "nobody"}, first=2))
+    message.MergeFrom(unknown)
+    return message.SerializeToString()
+
+
 def test_the_metrics_of_the_platform_are_those_of_the_page() -> None:
     exposition = Exposition()
     loop: Any = None
@@ -127,5 +147,7 @@ def test_the_metrics_of_the_platform_are_those_of_the_page() -> None:
     )
     named = ErrorClassProcessor(ErrorClassProcessor.Config(), context)
     named.process(BatchReader(Signal.TRACES, named.attributes(Signal.TRACES)).read([failed_span()])[0])
+    priced = CostProcessor(CostProcessor.Config(), context)
+    priced.process(BatchReader(Signal.TRACES, priced.attributes(Signal.TRACES)).read([calls()])[0])
     shown = scraped(parse_text(exporter.render("")[1].decode()))
     assert documented(8889) == {one._replace(labels=one.labels - OTHERS) for one in shown if one.name != "queue_depth"}

@@ -176,3 +176,23 @@ def test_the_identity_belongs_to_the_file(tmp_path: Path) -> None:
         epochs.append(box.records.epoch)
         box.close()
     assert epochs[0] == epochs[1] != epochs[2]
+
+
+def test_a_book_with_work_of_its_own_does_it_while_no_records_come(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tended(Notes):
+        tended = 0
+
+        def tend(self) -> None:
+            self.tended += 1
+
+    monkeypatch.setattr("otel_pipeline.bookkeeping.GATHER_S", 0.0)
+    monkeypatch.setattr("otel_pipeline.bookkeeping.WAIT_S", 0.002)
+    book = Tended()
+    keeper = Bookkeeper(book, outbox, Stats())
+    leave(outbox, b"one")
+    keeper.start()
+    wait(lambda: book.kept and book.tended > 2)
+    keeper.stop(time.monotonic() + 5)
+    assert book.closed

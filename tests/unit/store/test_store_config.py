@@ -35,7 +35,7 @@ def test_the_password_is_not_shown() -> None:
         ("{url: 'postgresql://u:s3c@ret@h/d'}", "write %2F, %40 or %20"),
         ("{url: 'postgresql://u@h/d?password=s3cret'}", "has a password behind the host"),
         ("{error_groups: {retention: 1m}}", "store.error_groups.retention: must be greater than or equal to 3600"),
-        ("{path: /x}", "store.path: unknown key; allowed: error_groups, url"),
+        ("{path: /x}", "store.path: unknown key; allowed: cost_reports, error_groups, ledger, url"),
     ],
 )
 def test_a_mistake_is_told_without_the_password(store: str, told: str) -> None:

@@ -52,6 +52,22 @@ def test_only_the_rows_named_are_set(values: np.ndarray) -> None:
     assert batch.numbers("number").tolist() == [1, values[1], 1, values[0]]
 
 
+@pytest.mark.parametrize("is_read_between", [False, True])
+def test_numbers_and_texts_set_one_after_the_other_are_read_and_written_in_that_order(*, is_read_between: bool) -> None:
+    batch = read(5, number=1)
+    values = np.array([2.5, 3.5, 4.5])
+    batch.set_rows("number", np.array([0, 1, 2]), values)
+    values[:] = 0.0  # whoever set them may use the array again
+    if is_read_between:
+        assert batch.numbers("number").tolist() == [2.5, 3.5, 4.5, 1, 1]
+    batch.set("number", "text", np.array([False, True, False, False, False]))
+    batch.set_rows("number", np.array([2, 3]), np.array([7, 300]))
+    assert batch.strings("number").at(1) == "text"
+    assert [batch.edits.text(("attribute", "number"), row) for row in range(5)] == ["", "text", "", "", None]
+    np.testing.assert_equal(batch.numbers("number"), [2.5, np.nan, 7, 300, 1])
+    assert told(batch, "number") == [2.5, "text", 7, 300, 1]
+
+
 def test_no_rows_is_no_edit() -> None:
     batch = read(2)
     batch.set_rows("number", np.empty(0, np.int64), np.empty(0))

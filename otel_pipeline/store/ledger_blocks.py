@@ -1,0 +1,239 @@
+"""Books an hour of a GPU: allocates it from what is stored, and adds what differs from what was booked.
+
+The totals of its periods are rounded from the begin of the hour on, so an hour is worked on as a whole or from one of
+its periods on; which of them changes nothing in the result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import pairwise, repeat
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import sqlalchemy as sa
+
+from otel_pipeline.ledger.allocation import allocate
+from otel_pipeline.ledger.booking import HOUR_NS, STARTUP_NS_MAX, bill, lives, table_of
+from otel_pipeline.store.ledger_names import hashed
+from otel_pipeline.store.ledger_nodes import load_nodes, same_span
+from otel_pipeline.store.ledger_presence import places
+from otel_pipeline.store.ledger_sums import add_sums
+from otel_pipeline.store.ledger_tables import (
+    ALLOCATION,
+    AMOUNTS,
+    ATTEMPT_COST,
+    CHARGE,
+    CLAIM,
+    GPU_HOUR,
+    NO_GPU,
+    PERIOD,
+    PRICE,
+    ROLLUP,
+    SPAN,
+    add,
+    add_up,
+    keep,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from otel_pipeline.ledger.booking import Interval, Place
+    from otel_pipeline.ledger.price_book import PriceBook
+    from otel_pipeline.ledger.price_rows import Row
+    from otel_pipeline.store.ledger_names import Names
+    from otel_pipeline.store.ledger_nodes import Block, Nodes
+
+Cell = tuple[int, int, int, int, int, int, int, str]
+"""start_ns, trace_lo, trace_hi, span, fact, user, job, currency: what a row of ALLOCATION is about."""
+NOTHING: Final = (0,) * len(AMOUNTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What is or should be booked in a block. periods: AMOUNTS by (start, currency); prices: rows of the price book."""
+
+    cells: dict[Cell, int]
+    periods: dict[tuple[int, str], tuple[int, ...]]
+    prices: dict[str, list[Row]]
+
+
+def due(connection: sa.Connection, names: Names, prices: PriceBook, block: Block) -> Books:
+    """What should be booked: a pure function of what is stored of spans and GPUs, and of the prices."""
+    nodes = load_nodes(connection, names, block)
+    if block.gpu == NO_GPU:
+        return _direct(connection, nodes, block)
+    end = block.cuts[-1]
+    where = places(connection, block.gpu, block.hour, end)
+    if not where:
+        return Books({}, {}, {})
+    claimed = _claimed(connection, block, where)
+    billed = bill(str(block.gpu), where, prices, (block.hour, end), claimed)
+    table = table_of(str(block.gpu), nodes.claims, nodes.above, nodes.start_ns, nodes.end_ns)
+    cells: dict[Cell, int] = {}
+    periods: dict[tuple[int, str], tuple[int, ...]] = {}
+    rows = {}
+    for tape, used in billed.tapes:
+        found = allocate(tape, table, block.cuts, anchor_ns=block.hour)
+        rows[tape.currency] = used
+        costs = np.flatnonzero(found.nano)
+        row, starts = found.row[costs], np.array(block.cuts)[found.period[costs]]
+        order = np.lexsort((row, starts))
+        row = row[order]
+        columns = (starts[order], *(nodes.ids[row, place] for place in range(3)), *nodes.belongs[:, row])
+        keys = zip(*(column.tolist() for column in columns), repeat(tape.currency), strict=False)
+        cells.update(zip(keys, found.nano[costs][order].tolist(), strict=True))
+        for at, total, spare, paid in zip(block.cuts, found.totals, found.buckets, found.paid_by_period, strict=False):
+            if paid:
+                periods[at, tape.currency] = (total, *spare, paid, 0)
+    for at, ns in _by_period(billed.unpriced, block.cuts).items():
+        periods[at, ""] = (*NOTHING[:-1], ns)
+    return Books(cells, periods, rows)
+
+
+def booked(connection: sa.Connection, block: Block) -> Books:
+    """What is booked: the sums over all bookings."""
+    here = (PERIOD.c.gpu == block.gpu) & (PERIOD.c.start_ns >= block.cuts[0]) & (PERIOD.c.start_ns < block.cuts[-1])
+    key = (PERIOD.c.start_ns, PERIOD.c.currency)
+    sums = [sa.cast(sa.func.sum(PERIOD.c[name]), sa.BigInteger) for name in AMOUNTS]
+    question = sa.select(*key, *sums).where(here).group_by(*key)
+    periods = {(row[0], row[1]): tuple(row[2:]) for row in connection.execute(question)}
+    if not periods:
+        return Books({}, {}, {})
+    columns = ALLOCATION.c
+    here = (columns.gpu == block.gpu) & (columns.start_ns >= block.cuts[0]) & (columns.start_ns < block.cuts[-1])
+    names = ("start_ns", "trace_lo", "trace_hi", "span", "fact", "user_id", "job", "currency")
+    keys = [columns[name] for name in names]
+    total = sa.cast(sa.func.sum(columns.nano), sa.BigInteger)
+    cells = {
+        (row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]): row[8]
+        for row in connection.execute(sa.select(*keys, total).where(here).group_by(*keys))
+    }
+    return Books(cells, periods, {})
+
+
+def difference(before: Books, after: Books) -> Books:
+    """What must be added to the one to get the other."""
+    if not before.periods:
+        return after
+    cells: dict[Cell, int] = {}
+    for cell in sorted(before.cells.keys() | after.cells.keys()):
+        nano = after.cells.get(cell, 0) - before.cells.get(cell, 0)
+        if nano:
+            cells[cell] = nano
+    periods = {}
+    for period in before.periods.keys() | after.periods.keys():
+        new, old = after.periods.get(period, NOTHING), before.periods.get(period, NOTHING)
+        amounts = tuple(one - other for one, other in zip(new, old, strict=True))
+        if any(amounts):
+            periods[period] = amounts
+    # Amounts that only move between spans keep the period's row: it says at which price.
+    for cell in cells:
+        periods.setdefault((cell[0], cell[-1]), NOTHING)
+    return Books(cells, periods, after.prices)
+
+
+def book(connection: sa.Connection, names: Names, block: Block, more: Books, booking: tuple[int, int]) -> None:
+    """Adds to what is booked, and to all sums of it; `booking` has a number and a time in ms."""
+    number, now_ms = booking
+    rows = [(block.gpu, *cell, number, nano) for cell, nano in more.cells.items()]
+    add(connection, ALLOCATION, rows)
+    length = block.cuts[1] - block.cuts[0]
+    told = {currency: " ".join(row.id for row in used) for currency, used in more.prices.items()}
+    periods = [
+        (block.gpu, at, currency, number, at + length, *amounts, told.get(currency, ""))
+        for (at, currency), amounts in sorted(more.periods.items())
+    ]
+    add(connection, PERIOD, periods)
+    _sum_up(connection, names, block, more)
+    used = {row.id: row for some in more.prices.values() for row in some}
+    if periods:
+        keep(connection, PRICE, [_price_row(row, now_ms) for row in used.values()])
+
+
+def _sum_up(connection: sa.Connection, names: Names, block: Block, more: Books) -> None:
+    rollup: dict[tuple[int, int, str], int] = defaultdict(int)
+    belonging: dict[tuple[int, int, int, str], int] = defaultdict(int)
+    attempts: dict[tuple[int, int, str], int] = defaultdict(int)
+    attempt_of: dict[int, int] = {}
+    for cell, nano in more.cells.items():
+        _, _, _, _, fact, user, job, currency = cell
+        rollup[fact, user, currency] += nano
+        belonging[fact, user, job, currency] += nano
+        if job:
+            if fact not in attempt_of:
+                attempt_of[fact] = names.fact(connection, fact).attempt
+            attempts[job, attempt_of[fact], currency] += nano
+    rows: list[tuple[Any, ...]] = [
+        (block.hour, block.gpu, fact, user, currency, nano) for (fact, user, currency), nano in sorted(rollup.items())
+    ]
+    add_up(connection, ROLLUP, rows, ["nano"])
+    add_sums(connection, names, block.hour, block.gpu, belonging)
+    rows = [(job, attempt, currency, nano) for (job, attempt, currency), nano in sorted(attempts.items()) if nano]
+    add_up(connection, ATTEMPT_COST, rows, ["nano"])
+    hours: dict[str, tuple[int, ...]] = {}
+    for (_, currency), amounts in more.periods.items():
+        known = hours.get(currency, NOTHING)
+        hours[currency] = tuple(one + other for one, other in zip(known, amounts, strict=True))
+    rows = [(block.hour, block.gpu, currency, *amounts) for currency, amounts in sorted(hours.items())]
+    add_up(connection, GPU_HOUR, rows, AMOUNTS)
+
+
+def _price_row(row: Row, now_ms: int) -> tuple[int, int, str, str]:
+    body = json.dumps(row.model_dump(mode="python", exclude_defaults=True), default=str, sort_keys=True)
+    return hashed(body), now_ms, row.id, body
+
+
+# -- what is due -------------------------------------------------------------------------------------------------------
+
+
+def _direct(connection: sa.Connection, nodes: Nodes, block: Block) -> Books:
+    """Charges as they are; what they add up to is what was paid."""
+    length = block.cuts[1] - block.cuts[0]
+    numbers = set(nodes.charge.tolist())
+    question = sa.select(CHARGE.c.id, CHARGE.c.currency).where(CHARGE.c.id.in_(numbers))
+    currencies = {row.id: row.currency for row in connection.execute(question)} if numbers else {}
+    cells: dict[Cell, int] = {}
+    totals: dict[tuple[int, str], int] = defaultdict(int)
+    starts = block.hour + (nodes.end_ns - block.hour) // length * length
+    columns = (starts, *nodes.ids.T, *nodes.belongs[:, : nodes.claims], nodes.charge, nodes.nano)
+    for *key, charge, nano in zip(*(column[: nodes.claims].tolist() for column in columns), strict=True):
+        at, lo, hi, span, fact, user, job = key
+        currency = currencies.get(charge, "")
+        cells[at, lo, hi, span, fact, user, job, currency] = nano
+        totals[at, currency] += nano
+    return Books(cells, {key: (total, *NOTHING[1:]) for key, total in totals.items()}, {})
+
+
+def _claimed(connection: sa.Connection, block: Block, where: list[Place]) -> list[int]:
+    """When spans began to use the GPU after a life of it began that may start up within the block."""
+    low, high = block.hour - STARTUP_NS_MAX, block.cuts[-1]
+    begins = [life.start_ns for life in lives(one for place in where for one in place.seen)]
+    begins = [at for at in begins if low <= at < high]
+    if not begins:
+        return []
+    found = (_first_claim(connection, block.gpu, at) for at in begins)
+    return sorted(at for at in found if at is not None)
+
+
+def _first_claim(connection: sa.Connection, gpu: int, since_ns: int) -> int | None:
+    """When a span began to use the GPU, the first within STARTUP_NS_MAX."""
+    until_ns = since_ns + STARTUP_NS_MAX
+    here = (CLAIM.c.gpu == gpu) & (CLAIM.c.hour >= since_ns // HOUR_NS * HOUR_NS) & (CLAIM.c.hour <= until_ns)
+    times = (SPAN.c.start_ns >= since_ns) & (SPAN.c.start_ns <= until_ns)
+    question = sa.select(sa.func.min(SPAN.c.start_ns)).select_from(sa.join(CLAIM, SPAN, same_span()))
+    found: int | None = connection.execute(question.where(here & times)).scalar()
+    return found
+
+
+def _by_period(intervals: Iterable[Interval], cuts: list[int]) -> dict[int, int]:
+    found: dict[int, int] = defaultdict(int)
+    for start, end in intervals:
+        for at, until in pairwise(cuts):
+            ns = min(end, until) - max(start, at)
+            if ns > 0:
+                found[at] += ns
+    return found

@@ -1,0 +1,154 @@
+"""The spans of an hour of a GPU with all that are above them, as columns: who is below whom, what belongs to whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import sqlalchemy as sa
+
+from otel_pipeline.ledger.booking import HOUR_NS, order_of, without_cycles
+from otel_pipeline.ledger.claims import NO_PARENT, Ints
+from otel_pipeline.limits import LEDGER_DEPTH_MAX
+from otel_pipeline.store.database import listed
+from otel_pipeline.store.ledger_tables import CLAIM, NO_GPU, SPAN, SPAN_KEY, WORD
+
+if TYPE_CHECKING:
+    from otel_pipeline.store.ledger_names import Names
+
+Key = tuple[int, int, int]
+"""trace_lo, trace_hi, span"""
+FIELDS: Final = (*SPAN_KEY, "parent", "start_ns", "end_ns", "fact", "user_id", "job", "charge", "nano")
+COLUMNS: Final = tuple(
+    sa.func.coalesce(SPAN.c[name], 0) if name in ("charge", "nano") else SPAN.c[name] for name in FIELDS
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Periods of one GPU within an hour, whose bounds are `cuts`."""
+
+    gpu: int
+    hour: int
+    cuts: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Spans, the first `claims` of them cost something in the block, in the order of their ids; the others are above.
+
+    numbers: [row, FIELDS]; above: [row] the row of the parent, NO_PARENT without, free of cycles; belongs: [3, row]
+    fact, user and job, where what a span does not say itself is that of the nearest one above it.
+    """
+
+    claims: int
+    numbers: Ints
+    above: Ints
+    belongs: Ints
+
+    @property
+    def ids(self) -> Ints:
+        return self.numbers[:, :3]
+
+    @property
+    def start_ns(self) -> Ints:
+        return self.numbers[:, 4]
+
+    @property
+    def end_ns(self) -> Ints:
+        return self.numbers[:, 5]
+
+    @property
+    def charge(self) -> Ints:
+        return self.numbers[:, 9]
+
+    @property
+    def nano(self) -> Ints:
+        return self.numbers[:, 10]
+
+
+def block_of(gpu: int, hour: int, from_ns: int, until_ns: int, period_ns: int) -> Block:
+    """The block from the period of `from_ns` on, without a period that reaches beyond `until_ns`."""
+    start = hour + (from_ns - hour) // period_ns * period_ns
+    end = hour + (min(until_ns, hour + HOUR_NS) - hour) // period_ns * period_ns
+    return Block(gpu, hour, list(range(start, end + 1, period_ns)))
+
+
+def load_nodes(connection: sa.Connection, names: Names, block: Block) -> Nodes:
+    """The spans of the block."""
+    start, end = block.cuts[0], block.cuts[-1]
+    here = (CLAIM.c.gpu == block.gpu) & (CLAIM.c.hour == block.hour)
+    if block.gpu == NO_GPU:
+        here &= (SPAN.c.end_ns >= start) & (SPAN.c.end_ns < end)
+    else:
+        here &= (SPAN.c.end_ns > start) & (SPAN.c.start_ns < end)
+    numbers = _numbers(connection.execute(sa.select(*COLUMNS).join_from(CLAIM, SPAN, same_span()).where(here)).all())
+    numbers = numbers[order_of(numbers[:, [1, 0, 2]])]
+    claims = len(numbers)
+    code: dict[Key, int] = dict(zip(_keys(numbers, 2), range(claims), strict=True))
+    sought: set[Key] = set()
+    level = numbers
+    for _ in range(LEDGER_DEPTH_MAX):
+        with_parent = level[level[:, 3] != 0]
+        missing = {key for key in _keys(with_parent, 3) if key not in code} - sought
+        if not missing:
+            break
+        sought |= missing
+        level = _lookup(connection, missing)
+        code.update(zip(_keys(level, 2), range(len(numbers), len(numbers) + len(level)), strict=True))
+        numbers = np.concatenate([numbers, level])
+    above = np.array([code.get(key, NO_PARENT) for key in _keys(numbers, 3)], dtype=np.int64)
+    above[numbers[:, 3] == 0] = NO_PARENT
+    above = without_cycles(above)
+    return Nodes(claims, numbers, above, _belonging(connection, names, numbers, above))
+
+
+def same_span() -> sa.ColumnElement[bool]:
+    """Joins CLAIM and SPAN."""
+    return sa.and_(*(CLAIM.c[name] == SPAN.c[name] for name in SPAN_KEY))
+
+
+def _keys(numbers: Ints, column: int) -> list[Key]:
+    """By span (2) or by parent (3)."""
+    return list(zip(*(numbers[:, place].tolist() for place in (0, 1, column)), strict=True))
+
+
+def _numbers(rows: Any) -> Ints:
+    """Not `np.array(rows)`: it would ask each row of the database's library what kind of array it is."""
+    return np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * len(FIELDS)).reshape(-1, len(FIELDS))
+
+
+def _lookup(connection: sa.Connection, keys: set[Key]) -> Ints:
+    words = list(zip(*sorted(keys), strict=True))
+    wanted = listed(connection, [(name, WORD, words[place]) for place, name in enumerate(SPAN_KEY)])
+    same = sa.and_(*(SPAN.c[name] == wanted.c[name] for name in SPAN_KEY))
+    return _numbers(connection.execute(sa.select(*COLUMNS).join_from(wanted, SPAN, same)).all())
+
+
+def _belonging(connection: sa.Connection, names: Names, numbers: Ints, above: Ints) -> Ints:
+    """From the top down, all spans of one depth at a time."""
+    belongs = numbers[:, 6:9].T.copy()
+    used, place = np.unique(numbers[:, 6], return_inverse=True)
+    jobs_own = np.array([names.fact(connection, number).kind == "job" for number in used.tolist()], dtype=np.bool_)
+    is_job = jobs_own[place] if len(used) else np.zeros(0, dtype=np.bool_)
+    settled = above == NO_PARENT
+    waiting = np.flatnonzero(~settled)
+    while len(waiting):
+        ready = settled[above[waiting]]
+        rows, waiting = waiting[ready], waiting[~ready]
+        upper = above[rows]
+        fact, user, job = belongs[:, upper]
+        own_fact, own_user, own_job = belongs[:, rows]
+        same_job = (job != 0) & ((own_job == 0) | (own_job == job)) & ~is_job[rows]
+        pairs, which = np.unique(own_fact << 32 | fact << 1 | same_job, return_inverse=True)
+        merged = [
+            names.belonging(connection, pair >> 32, pair >> 1 & 0x7FFFFFFF, same_job=bool(pair & 1))
+            for pair in pairs.tolist()
+        ]
+        belongs[0, rows] = np.array(merged, dtype=np.int64)[which]
+        belongs[1, rows] = np.where(own_user != 0, own_user, user)
+        belongs[2, rows] = np.where(own_job != 0, own_job, job)
+        settled[rows] = True
+    return belongs

@@ -1,0 +1,259 @@
+"""Attempts of jobs as they ended: how many, of what kind, with which outcome. What they cost stands in the ledger.
+
+The facts of a job's own span tell what it was (backend, workflow, tier, configured attributes) and how it came out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import sqlalchemy as sa
+
+from otel_pipeline.store.database import METADATA, insert, listed
+from otel_pipeline.store.ledger_sums import NO_WASTE, SUCCEEDED
+from otel_pipeline.store.ledger_tables import ATTEMPT_COST, FACT, JOB, USER, WORD
+
+if TYPE_CHECKING:
+    from otel_pipeline.store.ledger_arrivals import Arrivals
+    from otel_pipeline.store.ledger_windows import Window
+
+RUN: Final = sa.Table(
+    "ledger_run",
+    METADATA,
+    sa.Column("job", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("attempt", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("first_ns", sa.BigInteger, nullable=False),
+    sa.Column("last_ns", sa.BigInteger, nullable=False),
+    sa.Column("fact", sa.BigInteger, nullable=False),
+    sa.Column("user_id", sa.BigInteger, nullable=False),
+)
+"""The span of each attempt of a job; of several the one that ended last. There is an index by last_ns."""
+
+ATTEMPTS_USUAL: Final = 8
+"""Of one job at most; where jobs have more a list may be shorter than was asked for."""
+FAILED: Final = FACT.c.outcome.not_in((*NO_WASTE, "cancelled"))
+
+
+@dataclass(slots=True)
+class Ended:
+    """Jobs that ended: an attempt each, so a job that was tried again and then succeeded counts in both."""
+
+    succeeded: int = 0
+    failed: int = 0
+    other: int = 0
+    """Cancelled, skipped, or nobody knows."""
+
+    def add(self, other: Ended) -> None:
+        self.succeeded += other.succeeded
+        self.failed += other.failed
+        self.other += other.other
+
+
+@dataclass(frozen=True, slots=True)
+class JobLine:
+    """A job over all of its attempts, whenever they were. `nano` is None where nothing is booked."""
+
+    job: str
+    job_type: str
+    user: str
+    backend: str
+    workflow: str
+    attempts: int
+    outcome: str
+    first_ns: int
+    last_ns: int
+    nano: int | None
+    wasted: int
+    currency: str
+
+
+def keep_runs(connection: sa.Connection, arrivals: Arrivals) -> None:
+    """Adds what new spans tell; within the transaction that stores them."""
+    found: dict[tuple[int, int], dict[str, Any]] = {}
+    jobs = {number for number, fact in arrivals.facts.items() if fact.kind == "job"}
+    rows = np.flatnonzero((arrivals.job != 0) & np.isin(arrivals.fact, list(jobs)))
+    for row in rows.tolist():
+        number = int(arrivals.fact[row])
+        job, attempt, last = int(arrivals.job[row]), arrivals.facts[number].attempt, int(arrivals.end_ns[row])
+        known = found.get((job, attempt))
+        if known is None or (last, number) > (known["last_ns"], known["fact"]):
+            found[job, attempt] = {
+                "job": job,
+                "attempt": attempt,
+                "first_ns": int(arrivals.start_ns[row]),
+                "last_ns": last,
+                "fact": number,
+                "user_id": int(arrivals.user[row]),
+            }
+    if not found:
+        return
+    command = insert(connection, RUN)
+    new, old = command.excluded, RUN.c
+    later = (new.last_ns > old.last_ns) | ((new.last_ns == old.last_ns) & (new.fact > old.fact))
+    changes = {
+        name: sa.case((later, new[name]), else_=old[name]) for name in ("first_ns", "last_ns", "fact", "user_id")
+    }
+    command = command.on_conflict_do_update(index_elements=["job", "attempt"], set_=changes)
+    connection.execute(command, list(found.values()))
+
+
+def ended(connection: sa.Connection, window: Window, name: str) -> dict[int, Ended]:
+    """What ended, by fact, user_id or hour."""
+    key = (RUN.c.last_ns - RUN.c.last_ns % 3_600_000_000_000).label("hour") if name == "hour" else RUN.c[name]
+    question = sa.select(key, RUN.c.fact, sa.func.count()).where(_ended_in(window)).group_by(key, RUN.c.fact)
+    facts = connection.execute(sa.select(FACT.c.id, FACT.c.outcome).where(FACT.c.kind == "job"))
+    outcomes = {row.id: row.outcome for row in facts}
+    found: dict[int, Ended] = {}
+    for value, fact, count in connection.execute(question):
+        outcome = outcomes.get(fact, "")
+        one = found.setdefault(value, Ended())
+        if outcome in SUCCEEDED:
+            one.succeeded += count
+        elif outcome in {*NO_WASTE, "cancelled"}:
+            one.other += count
+        else:
+            one.failed += count
+    return found
+
+
+def succeeded_by_type(connection: sa.Connection, window: Window) -> dict[str, int]:
+    """Attempts that succeeded, by type of job."""
+    question = (
+        sa.select(FACT.c.job_type, sa.func.count())
+        .join_from(RUN, FACT, RUN.c.fact == FACT.c.id)
+        .where(_ended_in(window) & FACT.c.outcome.in_(SUCCEEDED))
+        .group_by(FACT.c.job_type)
+    )
+    return {row[0]: row[1] for row in connection.execute(question)}
+
+
+def failed_for_good(connection: sa.Connection, window: Window) -> int:
+    """Jobs that failed and did not succeed in any attempt: those that people get their money back for."""
+    other, good = RUN.alias(), sa.select(FACT.c.id).where(FACT.c.outcome.in_(SUCCEEDED))
+    rescued = sa.exists().where((other.c.job == RUN.c.job) & other.c.fact.in_(good))
+    question = (
+        sa.select(sa.func.count(RUN.c.job.distinct()))
+        .where(_ended_in(window) & RUN.c.fact.in_(sa.select(FACT.c.id).where(FAILED)))
+        .where(~rescued)
+    )
+    return connection.execute(question).scalar_one()
+
+
+def superseded(connection: sa.Connection, window: Window) -> dict[str, int]:
+    """n$ by currency of attempts of unknown or good outcome before one that succeeded in the window: done twice."""
+    later, earlier = RUN.alias(), RUN.alias()
+    good = sa.select(FACT.c.id).where(FACT.c.outcome.in_(SUCCEEDED))
+    bad = sa.select(FACT.c.id).where(FACT.c.outcome.not_in(NO_WASTE))
+    cost = ATTEMPT_COST
+    before = (cost.c.job == later.c.job) & (cost.c.attempt < later.c.attempt)
+    same = (earlier.c.job == cost.c.job) & (earlier.c.attempt == cost.c.attempt)
+    ended_here = (later.c.last_ns >= window.start_ns) & (later.c.last_ns < window.end_ns) & (later.c.attempt > 1)
+    known = sa.exists().where(same & earlier.c.fact.in_(bad))
+    rows = (
+        sa.select(cost.c.job, cost.c.attempt, cost.c.currency, cost.c.nano)
+        .join_from(later, cost, before)
+        .where(ended_here & later.c.fact.in_(good) & ~known)
+        .distinct()
+        .subquery()
+    )
+    question = sa.select(rows.c.currency, sa.cast(sa.func.sum(rows.c.nano), sa.BigInteger)).group_by(rows.c.currency)
+    return {currency: nano for currency, nano in connection.execute(question) if nano}
+
+
+def last_costs(connection: sa.Connection, window: Window, currency: str) -> dict[str, int]:
+    """n$ of the job of each backend that ended last in the window and has a cost, over all of its attempts."""
+    cost = sa.cast(sa.func.sum(ATTEMPT_COST.c.nano), sa.BigInteger)
+    ends = (
+        sa.select(FACT.c.backend, sa.func.max(RUN.c.last_ns).label("last_ns"))
+        .join_from(RUN, FACT, FACT.c.id == RUN.c.fact)
+        .where(_ended_in(window) & (FACT.c.backend != ""))
+        .where(
+            sa.exists().where((ATTEMPT_COST.c.job == RUN.c.job) & (ATTEMPT_COST.c.currency == currency)),
+        )
+        .group_by(FACT.c.backend)
+        .subquery()
+    )
+    question = (
+        sa.select(ends.c.backend, RUN.c.job, cost)
+        .join_from(ends, RUN, RUN.c.last_ns == ends.c.last_ns)
+        .join(FACT, (FACT.c.id == RUN.c.fact) & (FACT.c.backend == ends.c.backend))
+        .join(ATTEMPT_COST, (ATTEMPT_COST.c.job == RUN.c.job) & (ATTEMPT_COST.c.currency == currency))
+        .group_by(ends.c.backend, RUN.c.job)
+        .order_by(RUN.c.job)
+    )
+    return {backend: nano for backend, _, nano in connection.execute(question)}
+
+
+def list_jobs(connection: sa.Connection, window: Window, order: str, limit: int) -> list[JobLine]:
+    """Jobs that ended in the window, by `cost`, `last` or `duration`, the largest first; a line for each currency."""
+    jobs = _top(connection, window, order, limit)
+    if not jobs:
+        return []
+    wanted = sa.select(listed(connection, [("job", WORD, jobs)]).c.job)
+    costs: dict[int, dict[str, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
+    for row in connection.execute(sa.select(ATTEMPT_COST).where(ATTEMPT_COST.c.job.in_(wanted))):
+        costs[row.job][row.currency][row.attempt] = row.nano
+    question = (
+        sa.select(
+            *RUN.c, JOB.c.name, FACT.c.job_type, FACT.c.backend, FACT.c.workflow, FACT.c.outcome,
+            USER.c.name.label("user"),
+        )
+        .join_from(RUN, JOB, JOB.c.id == RUN.c.job)
+        .join(FACT, FACT.c.id == RUN.c.fact)
+        .join(USER, USER.c.id == RUN.c.user_id, isouter=True)
+        .where(RUN.c.job.in_(wanted))
+        .order_by(RUN.c.job, RUN.c.attempt)
+    )  # fmt: skip
+    runs: dict[int, list[Any]] = defaultdict(list)
+    for row in connection.execute(question):
+        runs[row.job].append(row)
+    return [line for job in jobs for line in _job_lines(runs[job], costs[job])]
+
+
+def _top(connection: sa.Connection, window: Window, order: str, limit: int) -> list[int]:
+    """The numbers of the jobs, in order; those without a cost behind all others."""
+    if order == "duration":
+        by = (sa.func.max(RUN.c.last_ns) - sa.func.min(RUN.c.first_ns)).desc()
+        question = sa.select(RUN.c.job).where(_ended_in(window)).group_by(RUN.c.job).order_by(by, RUN.c.job)
+        return [row.job for row in connection.execute(question.limit(limit))]
+    found: list[int] = []
+    if order == "cost":
+        cost, here = sa.func.sum(ATTEMPT_COST.c.nano), sa.select(RUN.c.job).where(_ended_in(window))
+        keys = (ATTEMPT_COST.c.job, ATTEMPT_COST.c.currency)
+        dear = sa.select(ATTEMPT_COST.c.job).where(ATTEMPT_COST.c.job.in_(here)).group_by(*keys)
+        rows = connection.execute(dear.order_by(cost.desc(), *keys).limit(2 * limit))
+        found = [row.job for row in rows]
+    if len(found) < limit:
+        latest = sa.select(RUN.c.job).where(_ended_in(window)).order_by(RUN.c.last_ns.desc(), RUN.c.job)
+        found += [row.job for row in connection.execute(latest.limit(limit * ATTEMPTS_USUAL))]
+    return list(dict.fromkeys(found))[:limit]
+
+
+def _job_lines(runs: list[Any], costs: dict[str, dict[int, int]]) -> list[JobLine]:
+    """The lines of one job; `runs` by attempt, costs by currency and attempt."""
+    last = runs[-1]
+    lost = {run.attempt for run in runs if run.outcome not in NO_WASTE}
+    return [
+        JobLine(
+            job=last.name,
+            job_type=last.job_type,
+            user=last.user or "",
+            backend=last.backend,
+            workflow=last.workflow,
+            attempts=len(runs),
+            outcome=last.outcome,
+            first_ns=min(run.first_ns for run in runs),
+            last_ns=max(run.last_ns for run in runs),
+            nano=sum(amounts.values()) if amounts else None,
+            wasted=sum(nano for attempt, nano in amounts.items() if attempt in lost),
+            currency=currency,
+        )
+        for currency, amounts in sorted(costs.items()) or [("", {})]
+    ]
+
+
+def _ended_in(window: Window) -> sa.ColumnElement[bool]:
+    return (RUN.c.last_ns >= window.start_ns) & (RUN.c.last_ns < window.end_ns)

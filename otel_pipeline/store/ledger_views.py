@@ -1,0 +1,221 @@
+"""What things cost, by backend, model, job, hour, anything: the lines of a report.
+
+Each view is a partition of the same sums: lines, and what is left to nobody, add up to what was paid, whoever bears
+idle. A view that is sorted by GPU or by time knows whose idle it is; the others share it GPU by GPU.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from otel_pipeline.ledger.money import NANO
+from otel_pipeline.ledger.views import IdlePolicy, with_idle
+from otel_pipeline.limits import COST_JOBS_MAX
+from otel_pipeline.store.database import listed
+from otel_pipeline.store.ledger_runs import Ended, ended
+from otel_pipeline.store.ledger_tables import AMOUNTS, BUCKETS, FACT, GPU, JOB, NO_GPU, USER, WORD
+from otel_pipeline.store.ledger_windows import Spent, dearest_jobs, paid, spent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from otel_pipeline.store.ledger_windows import Key, Window
+
+OF_FACTS: Final = (
+    "backend", "model", "workflow", "tier", "service", "provider", "host", "region", "gpu_name", "job_type", "kind",
+    "outcome", "attempt",
+)  # fmt: skip
+TIMES: Final = {"hour": "%Y-%m-%dT%H:00Z", "day": "%Y-%m-%d", "month": "%Y-%m"}
+VIEWS: Final = (*OF_FACTS, "user", "job", "gpu", *TIMES)
+"""What a report can be sorted by, besides the attributes of jobs that the processor `cost` is configured with."""
+DIRECT: Final = "(direct)"
+"""Name of the GPU of what ran on none, such as calls of somebody else's model."""
+OTHER_JOBS: Final = "(other jobs)"
+UNKNOWN_VIEW: Final = "there is no view {}; allowed: {}, and the attributes of jobs: {}"
+
+
+class NoSuchView(ValueError):
+    """Costs cannot be sorted by what was asked for."""
+
+
+@dataclass(slots=True)
+class Line:
+    """n$ of one name. `idle` is nobody's and known to belong here (a GPU, a time); it is not part of `nano`. `jobs` is
+    None where it is not known which belong here.
+    """
+
+    name: str
+    currency: str
+    nano: int = 0
+    wasted: int = 0
+    idle: int = 0
+    jobs: Ended | None = None
+
+
+@dataclass(slots=True)
+class View:
+    """Lines by cost, or by time. `left`: n$ that are nobody's and in no line, by currency and bucket."""
+
+    lines: list[Line] = field(default_factory=list)
+    left: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Who bears what nobody used; `reserved`: who reserved a GPU, by its UUID."""
+
+    policy: IdlePolicy = IdlePolicy.SEPARATE
+    reserved: Mapping[str, str] = field(default_factory=dict)
+
+
+SEPARATE: Final = Idle()
+
+
+def attributes(connection: sa.Connection) -> list[str]:
+    """The attributes of jobs that costs can be sorted by, because something has them."""
+    found: set[str] = set()
+    for (text,) in connection.execute(sa.select(FACT.c.dimensions).distinct()):
+        found |= json.loads(text).keys()
+    return sorted(found)
+
+
+def view(connection: sa.Connection, window: Window, by: str, idle: Idle = SEPARATE) -> View:
+    """Costs in the window. Raises NoSuchView."""
+    if by not in VIEWS and by not in (known := attributes(connection)):
+        raise NoSuchView(UNKNOWN_VIEW.format(by, ", ".join(VIEWS), ", ".join(known) or "none"))
+    if by == "gpu" or by in TIMES:
+        found = _partition(connection, window, by, idle.policy)
+    else:
+        found = _shared(connection, window, by, idle)
+    if by not in {"gpu", "job"}:
+        _count_jobs(connection, window, by, found)
+    if by in TIMES:
+        found.lines.sort(key=lambda line: (line.currency, line.name))
+    else:
+        found.lines.sort(key=lambda line: (line.currency, -line.nano - line.idle, line.name))
+    return found
+
+
+def nobody(amounts: list[int]) -> dict[str, int]:
+    """The buckets of AMOUNTS that are not empty."""
+    return {name: nano for name, nano in zip(AMOUNTS, amounts, strict=True) if name in BUCKETS and nano}
+
+
+def _partition(connection: sa.Connection, window: Window, by: str, policy: IdlePolicy) -> View:
+    """By what idle can be told apart, too."""
+    key = "gpu" if by == "gpu" else "hour"
+    costs, amounts = spent(connection, window, [key]), paid(connection, window, [key])
+    names = _names(connection, by, {each[0] for each in [*costs, *amounts]})
+    lines: dict[tuple[str, str], Line] = {}
+    for value, currency in sorted(costs.keys() | amounts.keys()):
+        if not currency:
+            continue
+        line = lines.setdefault((names[value], currency), Line(names[value], currency))
+        one = costs.get((value, currency), Spent())
+        line.nano += one.nano
+        line.wasted += one.wasted
+        line.idle += sum(nobody(amounts.get((value, currency), [0] * len(AMOUNTS))).values())
+    if policy is not IdlePolicy.SEPARATE:
+        for line in lines.values():
+            line.nano, line.idle = line.nano + line.idle, 0
+    return View(list(lines.values()))
+
+
+def _shared(connection: sa.Connection, window: Window, by: str, idle: Idle) -> View:
+    key = {"user": "user_id", "job": "job"}.get(by, "fact")
+    each_gpu = idle.policy is not IdlePolicy.SEPARATE
+    rest: dict[Key, Spent] = {}
+    if by == "job" and not each_gpu:
+        costs, rest = _jobs(connection, window)
+    else:
+        costs = spent(connection, window, ["gpu", key] if each_gpu else [key])
+    names = _names(connection, by, {each[-2] for each in costs})
+    lines: dict[tuple[str, str], Line] = {}
+    pools: dict[Key, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for each, one in costs.items():
+        name, currency = names[each[-2]], each[-1]
+        line = lines.setdefault((name, currency), Line(name, currency))
+        line.nano += one.nano
+        line.wasted += one.wasted
+        if each_gpu:
+            pools[each[0], currency][name] += one.nano
+    for (_, currency), one in rest.items():
+        lines[OTHER_JOBS, currency] = Line(OTHER_JOBS, currency, one.nano, one.wasted)
+    found = View()
+    amounts = paid(connection, window, ["gpu"] if each_gpu else [])
+    gpus = _names(connection, "gpu", {each[0] for each in amounts}) if each_gpu else {}
+    for each, sums in amounts.items():
+        buckets = nobody(sums)
+        if not each[-1] or not buckets:
+            continue
+        tenant = idle.reserved.get(gpus[each[0]], "") if each_gpu else ""
+        borne = with_idle(pools[each], sum(buckets.values()), idle.policy, tenant)
+        _share(lines, each[-1], pools[each], borne.costs)
+        if borne.left:
+            left = found.left.setdefault(each[-1], {})
+            for bucket, nano in buckets.items():
+                left[bucket] = left.get(bucket, 0) + nano
+    found.lines = list(lines.values())
+    return found
+
+
+def _jobs(connection: sa.Connection, window: Window) -> tuple[dict[Key, Spent], dict[Key, Spent]]:
+    """The dearest jobs, and all others together by currency."""
+    costs = dearest_jobs(connection, window, COST_JOBS_MAX)
+    if len(costs) < COST_JOBS_MAX:
+        return costs, {}
+    rest: dict[Key, Spent] = {(0, key[0]): one for key, one in spent(connection, window, []).items()}
+    for (_, currency), one in costs.items():
+        rest[0, currency].nano -= one.nano
+        rest[0, currency].wasted -= one.wasted
+    return costs, {key: one for key, one in rest.items() if one.nano or one.wasted}
+
+
+def _share(
+    lines: dict[tuple[str, str], Line], currency: str, before: Mapping[str, int], after: Mapping[str, int]
+) -> None:
+    """Adds to the lines what each bears of what nobody used of a GPU."""
+    for name, nano in after.items():
+        line = lines.setdefault((name, currency), Line(name, currency))
+        line.nano += nano - before.get(name, 0)
+
+
+def _count_jobs(connection: sa.Connection, window: Window, by: str, found: View) -> None:
+    """Adds how many jobs ended, to the line of the currency that comes first: a job is counted once."""
+    key = "hour" if by in TIMES else "user_id" if by == "user" else "fact"
+    counts = ended(connection, window, key)
+    names = _names(connection, by, counts)
+    by_name: dict[str, Ended] = {}
+    for value, one in counts.items():
+        by_name.setdefault(names[value], Ended()).add(one)
+    counted: set[str] = set()
+    for line in sorted(found.lines, key=lambda line: line.currency):
+        if line.name not in counted:
+            line.jobs = by_name.pop(line.name, Ended())
+            counted.add(line.name)
+    currency = min((line.currency for line in found.lines), default="")
+    found.lines += [Line(name, currency, jobs=one) for name, one in by_name.items()]
+
+
+def _names(connection: sa.Connection, by: str, values: Iterable[Any]) -> dict[Any, str]:
+    """How a report calls each: of facts, users, jobs, GPUs and hours."""
+    wanted = set(values)
+    if by in TIMES:
+        return {at: datetime.fromtimestamp(at // NANO, UTC).strftime(TIMES[by]) for at in wanted}
+    table, column = {"user": (USER, "name"), "job": (JOB, "name"), "gpu": (GPU, "uuid")}.get(by, (FACT, by))
+    if table is FACT and by not in OF_FACTS:
+        column = "dimensions"
+    names: dict[Any, str] = dict.fromkeys(wanted, "") | ({NO_GPU: DIRECT} if by == "gpu" else {})
+    if not wanted:
+        return names
+    source = listed(connection, [("id", WORD, sorted(wanted))])
+    question = sa.select(table.c.id, table.c[column]).where(table.c.id.in_(sa.select(source.c.id)))
+    for number, text in connection.execute(question):
+        names[number] = json.loads(text).get(by, "") if column == "dimensions" else str(text)
+    return names

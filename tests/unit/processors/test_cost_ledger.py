@@ -1,0 +1,44 @@
+"""What the processor `cost` leaves, the ledger books: calls as they are, GPUs split among those who used them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from otel_pipeline.ledger.price_file import book_of
+from otel_pipeline.store.database import open_database
+from tests.support.ledger_laws import Watched, totals
+from tests.support.ledger_records import T0
+from tests.unit.processors.test_cost import QUANTITY, START_NS, Bench, call, on_gpu, samples
+
+SHIFT_NS = T0 * 10**9 - START_NS
+
+
+def test_what_spans_cost_is_booked(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    marks = {"otel_pipeline__job__outcome": "completed", "otel_pipeline__job__id": "j"}
+    spans = [
+        on_gpu(1, seconds=60, **marks),
+        on_gpu(2, parent=1, seconds=30),
+        call("fal", "flux", 3, parent=1, **{f"{QUANTITY}images": 4}),
+    ]
+    for span in spans:
+        span.start_time_unix_nano += SHIFT_NS
+        span.end_time_unix_nano += SHIFT_NS
+    marks_sent = bench.spans(*spans)
+    bench.spans(*spans)  # a sender's retry
+    seen = samples(*(SHIFT_NS // 10**9 + second for second in range(0, 120, 10)), name="NVIDIA H100")
+    bench.metrics(seen)
+    assert [one["amount"] for one in marks_sent] == [0.06, 0.03, 0.012]
+    database = open_database(tmp_path / "store.db", owner=True)
+    try:
+        watched = Watched(database, book_of([tmp_path / "prices.yaml"], defaults=False))
+        watched.apply(*bench.left)
+        watched.settle()
+        watched.prove()
+        found = totals(watched.books())
+    finally:
+        database.close()
+    # A $3.60 an hour GPU for two minutes: the job's own half minute, its stage's, and a minute that nobody used.
+    assert found["span 1"] == found["span 2"] == 30_000_000
+    assert found["span 3"] == 12_000_000
+    assert found["idle"] == 60_000_000, found

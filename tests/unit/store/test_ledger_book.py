@@ -1,0 +1,54 @@
+"""The book of the ledger over a SQLite file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from otel_pipeline.ledger.price_book import PriceBook
+from otel_pipeline.store.database import Database, open_database
+from tests.support.ledger_laws import BOOKS, LAWS, any_order_gives_the_same_books, seen, spans
+from tests.support.ledger_records import One
+
+FULL = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Callable[[], Database]]:
+    numbers, opened = count(), []
+
+    def make() -> Database:
+        opened.append(open_database(tmp_path / f"{next(numbers)}.db", owner=True))
+        return opened[-1]
+
+    yield make
+    for database in opened:
+        database.close()
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_a_law_of_the_ledger_holds_on_sqlite(law: Callable[[Database], None], fresh: Callable[[], Database]) -> None:
+    law(fresh())
+
+
+@settings(
+    max_examples=300 if FULL else 12,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(spans(), st.lists(seen, max_size=4), st.integers(0, 10**6), st.sampled_from(BOOKS))
+def test_any_order_and_any_split_gives_the_same_books(
+    fresh: Callable[[], Database],
+    ones: list[One],
+    times: list[dict[str, tuple[int, int]]],
+    seed: int,
+    book: PriceBook,
+) -> None:
+    any_order_gives_the_same_books(fresh, ones, times, seed, book)

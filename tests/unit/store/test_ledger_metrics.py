@@ -1,0 +1,123 @@
+"""What the ledger tells Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from otel_pipeline.store.database import open_database
+from otel_pipeline.store.ledger_metrics import READ_S, LedgerMetrics
+from otel_pipeline.store.ledger_report_config import CostReportsConfig
+from tests.support.ledger_laws import Watched
+from tests.support.ledger_records import GPU, T0, One, record
+
+Key = tuple[str, frozenset[str]]
+
+
+class Scraped:
+    """A ledger and a registry that a Prometheus scrapes."""
+
+    def __init__(self, path: Path, **settings: object) -> None:
+        self.watched = Watched(open_database(path / "store.db", owner=True))
+        self.config = CostReportsConfig.model_validate(settings)
+        self.now_s = float(T0 + 7200)
+        self.restart()
+
+    def restart(self) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(LedgerMetrics(self.watched.database, self.config, lambda: self.now_s))
+
+    def scrape(self) -> dict[Key, float]:
+        self.now_s += READ_S
+        text = generate_latest(self.registry).decode()
+        return {
+            (sample.name, frozenset(sample.labels.values())): sample.value
+            for family in parse(text)
+            for sample in family.samples
+        }
+
+
+@pytest.fixture
+def scraped(tmp_path: Path) -> Iterator[Scraped]:
+    one = Scraped(tmp_path, reference_price="1")
+    yield one
+    one.watched.database.close()
+
+
+def key(name: str, *labels: str) -> Key:
+    return name, frozenset(labels)
+
+
+TOTAL = key("comfyui_job_cost_dollars_total", "pod-1")
+JOB = One(1, 0, 30, kind="job", job="A", outcome="completed", backend="pod-1")
+
+
+def test_the_counter_begins_at_zero_and_rises_by_what_is_booked(scraped: Scraped) -> None:
+    assert TOTAL not in scraped.scrape()
+    scraped.watched.apply(record(JOB, seen={GPU: (0, 60)}))
+    assert scraped.scrape()[TOTAL] == 0
+    assert scraped.scrape()[TOTAL] == 0.03
+
+
+def test_the_counter_begins_anew_when_the_gateway_starts(scraped: Scraped) -> None:
+    scraped.watched.apply(record(JOB, seen={GPU: (0, 60)}))
+    scraped.restart()
+    assert scraped.scrape()[TOTAL] == 0
+    scraped.watched.apply(record(replace(JOB, span=2, start=60, end=70, trace=2, job="B")))
+    assert scraped.scrape()[TOTAL] == 0.01
+
+
+def test_the_counter_does_not_fall_when_a_correction_lowers_the_sum(scraped: Scraped) -> None:
+    scraped.watched.apply(record(JOB, seen={GPU: (0, 60)}))
+    scraped.scrape()
+    before = scraped.scrape()[TOTAL]
+    scraped.watched.apply(record(One(2, 0, 30, trace=2)))
+    assert scraped.scrape()[TOTAL] == before == 0.03
+
+
+def test_the_gauge_is_the_last_job_over_all_attempts(scraped: Scraped) -> None:
+    again = replace(JOB, span=2, start=100, end=110, trace=2, attempt=2)
+    scraped.watched.apply(
+        record(JOB, again, replace(JOB, span=3, start=60, end=65, trace=3, job="B"), seen={GPU: (0, 60)})
+    )
+    assert scraped.scrape()[key("comfyui_job_cost_dollars", "pod-1")] == 0.04
+
+
+def test_the_day_stands_beside_its_budget(scraped: Scraped) -> None:
+    scraped.watched.apply(record(JOB, seen={GPU: (0, 59)}))
+    scraped.watched.settle()
+    found = scraped.scrape()
+    assert found[key("otel_pipeline_day_cost", "USD")] == 3.6
+    assert found[key("otel_pipeline_day_budget", "USD")] == 10
+    assert found[key("otel_pipeline_day_savings", "USD")] == pytest.approx(1 - 3.6)
+    assert found[key("otel_pipeline_waste_ratio", "USD")] == 0
+    assert found[key("otel_pipeline_refund_ratio")] == 0
+
+
+def test_idle_is_a_counter(scraped: Scraped) -> None:
+    scraped.watched.apply(record(JOB, seen={GPU: (0, 59)}))
+    scraped.watched.settle()
+    scraped.scrape()
+    assert scraped.scrape()[key("otel_pipeline_idle_cost_total", "USD", "idle")] > 0
+
+
+def test_no_series_names_a_job_or_a_user(scraped: Scraped) -> None:
+    scraped.watched.apply(record(replace(JOB, job="job-7", user="user-7"), seen={GPU: (0, 60)}))
+    scraped.scrape()
+    text = generate_latest(scraped.registry).decode()
+    assert "job-7" not in text
+    assert "user-7" not in text
+
+
+def test_backends_beyond_the_bound_are_one_series(scraped: Scraped, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("otel_pipeline.store.ledger_metrics.COST_BACKENDS_MAX", 2)
+    jobs = [replace(JOB, span=n, trace=n, job=f"J{n}", backend=f"pod-{n}") for n in range(1, 6)]
+    scraped.watched.apply(record(*jobs, seen={GPU: (0, 60)}))
+    names = {labels for name, labels in scraped.scrape() if name == TOTAL[0]}
+    assert len(names) == 3
+    assert frozenset({"__overflow__"}) in names
