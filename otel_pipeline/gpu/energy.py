@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
-from otel_pipeline.gpu.reading import covered_ns, differences
+from otel_pipeline.gpu.reading import covered_ns, differences, totals_around
 from otel_pipeline.gpu.series import SECOND_NS
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from otel_pipeline.gpu.reading import Places
     from otel_pipeline.gpu.series import Series
+    from otel_pipeline.gpu.together import Bundle
 
 Ints: TypeAlias = "NDArray[np.int64]"
 Floats: TypeAlias = "NDArray[np.float64]"
@@ -24,12 +25,13 @@ _RATE_ROWS: Final = (1, 2, 4, 8)
 _STEPS: Final = 2
 
 
-def energy_of(counter: Series, found: Places) -> tuple[Floats, Floats, Ints, Ints]:
+def energy_of(counter: Series | Bundle, found: Places) -> tuple[Floats, Floats, Ints, Ints]:
     """J by a counter and the bound of its error; for how many ns of each interval it is known, and for how many of them
     one by one: where an interval begins or ends in a gap, its part of the gap's energy is a guess.
     """
-    energy = differences(counter.totals, found)
-    low = _last_read(counter, found)
+    before, after = totals_around(counter.totals, found)
+    energy = differences((before, after), found)
+    low = np.where(found.times > found.at, before, after)  # the last value read by each moment
     high = _next_read(counter, found)
     error = _bound(energy, low, high, found.count)
     known = covered = covered_ns(counter, found)
@@ -40,12 +42,12 @@ def energy_of(counter: Series, found: Places) -> tuple[Floats, Floats, Ints, Int
     return energy, error, known, covered
 
 
-def power_of(power: Series, found: Places) -> tuple[Floats, Floats, Ints]:
+def power_of(power: Series | Bundle, found: Places) -> tuple[Floats, Floats, Ints]:
     """J by the integral of power, the bound of its error, and for how many ns of each interval it is known."""
-    energy = differences(power.totals, found)
-    low, high = power.totals[found.rows - 1], power.totals[found.rows]
+    low, high = totals_around(power.totals, found)
+    energy = differences((low, high), found)
     ends = np.maximum(power.values[found.rows - 1], power.values[found.rows])
-    error = _bound(energy, low, high, found.count) + differences(power.sways, found)
+    error = _bound(energy, low, high, found.count) + differences(totals_around(power.sways, found), found)
     error += POWER_WINDOW_NS * np.maximum(ends[: found.count], ends[found.count :])
     return energy / SECOND_NS, error / SECOND_NS, covered_ns(power, found)
 
@@ -57,13 +59,7 @@ def _bound(energy: Floats, low: Floats, high: Floats, count: int) -> Floats:
     return np.maximum(np.maximum(most - energy, energy - least), 0.0)
 
 
-def _last_read(counter: Series, found: Places) -> Floats:
-    rows = found.rows - (found.times > found.at)
-    values: Floats = counter.totals[rows]
-    return values
-
-
-def _next_read(counter: Series, found: Places) -> Floats:
+def _next_read(counter: Series | Bundle, found: Places) -> Floats:
     """The first value that is read a whole step after each moment, if the counter goes on so long."""
     later = found.at + counter.stale_ns
     last = counter.count - 1
@@ -85,7 +81,7 @@ def _next_read(counter: Series, found: Places) -> Floats:
     return values
 
 
-def _rate(counter: Series, rows: Ints) -> Floats:
+def _rate(counter: Series | Bundle, rows: Ints) -> Floats:
     """The highest power around some rows, J per ns: of the last segments, one by one and together."""
     found = np.zeros(len(rows))
     for back in _RATE_ROWS:
@@ -95,7 +91,7 @@ def _rate(counter: Series, rows: Ints) -> Floats:
     return found
 
 
-def _cut(counter: Series, found: Places) -> Ints:
+def _cut(counter: Series | Bundle, found: Places) -> Ints:
     """ns of those gaps in each interval that it does not contain as a whole."""
     low, high = counter.gaps.around(found.at)
     starts, ends = found.starts, found.ends

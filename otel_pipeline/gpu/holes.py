@@ -31,6 +31,11 @@ class Holes:
         return len(self.starts)
 
     @property
+    def end_ns(self) -> int:
+        """End of the last one; the begin of time if there is none."""
+        return int(self.ends[-1]) if len(self.ends) else -(2**62)
+
+    @property
     def size_bytes(self) -> int:
         """Memory of the arrays."""
         return sum(each.nbytes for each in (self.starts, self.ends, self.weights, self._length, self._weight))

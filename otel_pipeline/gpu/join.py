@@ -31,19 +31,21 @@ import numpy as np
 
 from otel_pipeline.gpu.energy import energy_of, power_of
 from otel_pipeline.gpu.quantities import Quantity
-from otel_pipeline.gpu.reading import Finder, covered_ns, differences, highest_within
+from otel_pipeline.gpu.reading import Finder, covered_ns, differences, highest_within, totals_around
 from otel_pipeline.gpu.series import SECOND_NS
+from otel_pipeline.gpu.together import Together
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from otel_pipeline.gpu.series import Series
     from otel_pipeline.gpu.timeline import Gpu, Timelines
+    from otel_pipeline.gpu.together import Bundle
 
 Ints: TypeAlias = "NDArray[np.int64]"
 Floats: TypeAlias = "NDArray[np.float64]"
 Bools: TypeAlias = "NDArray[np.bool_]"
-_Used: TypeAlias = "tuple[Series, Bools | None]"
+_Used: TypeAlias = "tuple[Series | Bundle, Bools | None]"
 """A series, and for which spans it was asked; None: for all."""
 
 _START_BITS: Final = 44
@@ -150,8 +152,8 @@ def join(timelines: Timelines, spans: Spans) -> Joined:
     lengths = np.diff(spans.offsets)
     of_span = None if (lengths == 1).all() else np.repeat(np.arange(len(spans)), lengths)
     order, pairs = _pairs(spans, of_span)
-    for begin, end in _runs(pairs.gpus):
-        _join_gpu(timelines.numbered(int(pairs.gpus[begin])), pairs, slice(begin, end))
+    for found in _together(timelines, pairs):
+        _join_gpu(found.gpu(), pairs, slice(found.begin, found.end))
     if of_span is None:
         columns, reason = _sorted_back(pairs, order)
     else:
@@ -202,14 +204,22 @@ def _by_gpu_and_start(gpus: Ints, starts: Ints) -> Ints:
     return np.argsort(((gpus - low) << _START_BITS) | since)
 
 
-def _runs(gpus: Ints) -> list[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(gpus)) + 1
-    bounds = [0, *edges.tolist(), len(gpus)]
-    return [(begin, end) for begin, end in pairwise(bounds) if begin < end]
+def _together(timelines: Timelines, pairs: _Pairs) -> list[Together]:
+    """The GPUs one after the other, those in one that can be read as one."""
+    found: list[Together] = []
+    if not len(pairs.gpus):
+        return found
+    least_ns, most_ns = int(pairs.starts.min()), int(pairs.ends.max())
+    edges = np.flatnonzero(np.diff(pairs.gpus)) + 1
+    for begin, end in pairwise([0, *edges.tolist(), len(pairs.gpus)]):
+        gpu = timelines.numbered(int(pairs.gpus[begin]))
+        if not found or not found[-1].take(gpu, end, least_ns, most_ns):
+            found.append(Together(gpu, begin, end))
+    return found
 
 
-def _join_gpu(gpu: Gpu | None, pairs: _Pairs, rows: slice) -> None:
-    """Fill in the rows of one GPU."""
+def _join_gpu(gpu: Gpu | Together | None, pairs: _Pairs, rows: slice) -> None:
+    """Fill in the rows of one GPU, or of several together."""
     if gpu is None:
         return
     starts, ends, columns = pairs.starts[rows], pairs.ends[rows], pairs.columns[:, rows]
@@ -220,7 +230,7 @@ def _join_gpu(gpu: Gpu | None, pairs: _Pairs, rows: slice) -> None:
     if busy is not None:
         found = finder.places(busy)
         covered = covered_ns(busy, found)
-        columns[_BUSY] = differences(busy.totals, found)
+        columns[_BUSY] = differences(totals_around(busy.totals, found), found)
         columns[_BUSY_NS] = covered
         columns[_BUSIEST] = highest_within(busy, found, is_of_moment=False)
         least = np.minimum(least, covered)
@@ -240,7 +250,7 @@ def _join_gpu(gpu: Gpu | None, pairs: _Pairs, rows: slice) -> None:
     pairs.reason[rows] = _reasons(used, starts, ends, least)
 
 
-def _join_energy(gpu: Gpu, finder: Finder, columns: Floats, used: list[_Used], least: Ints) -> Ints:
+def _join_energy(gpu: Gpu | Together, finder: Finder, columns: Floats, used: list[_Used], least: Ints) -> Ints:
     """From the counter; where that knows nothing, or there is none, from power. Returns the least that is covered."""
     counter = gpu.settled(Quantity.ENERGY)
     power = gpu.settled(Quantity.POWER)
@@ -316,9 +326,11 @@ def _joined(spans: Spans, gpus: Ints, columns: Floats, reason: NDArray[np.int8])
     wrong = lengths < 0
     reason[wrong] = Reason.INTERVAL
     missing = wrong | (columns[_KNOWN] == 0)
-    columns[_BUSIEST:, missing] = np.nan
-    columns[_COVERED, missing] = 0.0
-    columns[_ENERGY, (lengths == 0) & ~missing] *= 0.0
+    if missing.any():
+        columns[_BUSIEST:, missing] = np.nan
+        columns[_COVERED, missing] = 0.0
+    if not lengths.all():
+        columns[_ENERGY, (lengths == 0) & ~missing] *= 0.0
     mean = columns[_BUSY] / np.where(columns[_BUSY_NS] > 0, columns[_BUSY_NS], np.nan)
     status = np.where(columns[_COVERED] < wanted, np.int8(Status.PARTIAL), np.int8(Status.OK))
     status[missing] = Status.MISSING

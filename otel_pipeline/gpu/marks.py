@@ -13,7 +13,7 @@ from otel_pipeline.wire.batch import ABSENT, Constants
 if TYPE_CHECKING:
     from otel_pipeline.gpu.join import Joined
     from otel_pipeline.gpu.used import Used
-    from otel_pipeline.wire.batch import Batch, Floats, Ints, Mask
+    from otel_pipeline.wire.batch import Batch, Ints, Mask
 
 STATUS: Final = "otel_pipeline.gpu.status"
 NAME: Final = "otel_pipeline.gpu.name"
@@ -53,17 +53,14 @@ def write(batch: Batch, used: Used, joined: Joined, joinable: Mask, status: Ints
     batch.set(NAME, Constants(places, [place.names for place in used.places]), named)
     for key, column in FLOATS.items():
         values = getattr(joined, column)
-        _set(batch, key, rows, values, ~np.isnan(values))
+        unknown = np.isnan(values)
+        if unknown.any():
+            batch.set_rows(key, rows[~unknown], values[~unknown])
+        else:
+            batch.set_rows(key, rows, values)
     memory = joined.memory_max_bytes
     known = ~np.isnan(memory)
-    _set(batch, MEMORY, rows, np.where(known, memory, 0.0).astype(np.int64), known)
-
-
-def _set(batch: Batch, key: str, rows: Ints, values: Floats | Ints, known: Mask) -> None:
-    if known.all():
-        batch.set_rows(key, rows, values)
-    else:
-        batch.set_rows(key, rows[known], values[known])
+    batch.set_rows(MEMORY, rows[known], memory[known].astype(np.int64))
 
 
 def is_complete(status: Ints) -> Mask:

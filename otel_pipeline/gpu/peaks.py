@@ -8,24 +8,41 @@ the table; a change further back is worked out from there on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from otel_pipeline.gpu.together import Columns
+
 Ints: TypeAlias = "NDArray[np.int64]"
 Floats: TypeAlias = "NDArray[np.float64]"
 
 _BLOCK: Final = 16
 _SHIFT: Final = 4
+_IN_BLOCK: Final = np.arange(_BLOCK)[:, None]
+
+
+C = TypeVar("C", bound="Floats | Columns")
+
+
+class Tables(NamedTuple, Generic[C]):
+    """What the highest values are looked up in, each flat."""
+
+    to_end: C
+    from_begin: C
+    table: C
+    """Level by level, `blocks` in each."""
+    blocks: int
+    levels: Ints
 
 
 class Peaks:
     """Beside a column of values that its owner keeps; the owner says from which row on they have changed."""
 
-    __slots__ = ("_from_begin", "_levels", "_table", "_to_end")
+    __slots__ = ("_from_begin", "_levels", "_table", "_to_end", "tables")
 
     def __init__(self) -> None:
         self._from_begin: Floats = np.empty((0, _BLOCK))
@@ -33,6 +50,8 @@ class Peaks:
         self._table: Floats = np.empty((0, 0))
         self._levels: Ints = np.empty(0, np.int64)
         """Of a number of blocks, the largest power of two in it."""
+        self.tables = self._flat()
+        """What `highest` reads."""
 
     @property
     def size_bytes(self) -> int:
@@ -56,24 +75,9 @@ class Peaks:
                 before = table[level - 1, low - half : blocks - half]
                 np.maximum(table[level - 1, low:blocks], before, out=table[level, low:blocks])
 
-    def highest(self, values: Floats, first: Ints, last: Ints) -> Floats:
+    def highest(self, values: Floats | Columns, first: Ints, last: Ints) -> Floats:
         """Of the rows `first` to `last`, both included, `first <= last`, for each pair; faster if `first` ascends."""
-        begin, end = first >> _SHIFT, last >> _SHIFT
-        found = np.maximum(self._to_end.reshape(-1)[first], self._from_begin.reshape(-1)[last])
-        between = end - begin - 1
-        over = (between > 0).nonzero()[0]
-        if len(over):
-            found[over] = np.maximum(found[over], self._of_blocks(begin[over] + 1, end[over] - 1, between[over]))
-        inside = (between < 0).nonzero()[0]
-        if len(inside):
-            found[inside] = _row_by_row(values, first[inside], last[inside])
-        return found
-
-    def _of_blocks(self, first: Ints, last: Ints, count: Ints) -> Floats:
-        level = self._levels[count]
-        row, flat = level * self._table.shape[1], self._table.reshape(-1)
-        found: Floats = np.maximum(flat[row + last], flat[row + first + (1 << level) - 1])
-        return found
+        return highest(self.tables, values, first, last)
 
     def _fit(self, rows: int) -> None:
         blocks = (rows + _BLOCK - 1) >> _SHIFT
@@ -88,11 +92,37 @@ class Peaks:
                 table[level, :kept] = self._table[level, :kept]
         self._from_begin, self._to_end, self._table = from_begin, to_end, table
         self._levels = np.frexp(np.arange(blocks + 1))[1].astype(np.int64) - 1
+        self.tables = self._flat()
+
+    def _flat(self) -> Tables[Floats]:
+        flat = self._to_end.reshape(-1), self._from_begin.reshape(-1), self._table.reshape(-1)
+        return Tables(*flat, self._table.shape[1], self._levels)
 
 
-def _row_by_row(values: Floats, first: Ints, last: Ints) -> Floats:
-    # reduceat also reduces from each range's end to the next one's begin: with ranges that descend, that is one row.
-    bounds = np.empty(2 * len(first), np.int64)
-    bounds[::2], bounds[1::2] = first[::-1], last[::-1]
-    found: Floats = np.maximum.reduceat(values, bounds)[::2][::-1]
-    return np.maximum(found, values[last])
+def highest(tables: Tables[C], values: Floats | Columns, first: Ints, last: Ints) -> Floats:
+    """See `Peaks.highest`."""
+    between = (last >> _SHIFT) - (first >> _SHIFT)
+    found = np.maximum(tables.to_end[first], tables.from_begin[last])
+    over = (between > 1).nonzero()[0]
+    if len(over):
+        found[over] = np.maximum(found[over], _of_blocks(tables, over, first[over], last[over]))
+    inside = (between == 0).nonzero()[0]
+    if len(inside):
+        # The highest of such a range's block may lie outside of the range: what was found is replaced.
+        rows = np.minimum(first[inside] + _IN_BLOCK, last[inside])
+        found[inside] = _some(values, inside)[rows].max(axis=0)
+    return found
+
+
+def _of_blocks(tables: Tables[C], which: Ints, first: Ints, last: Ints) -> Floats:
+    """Of the blocks between those of `first` and `last`."""
+    begin, end = (first >> _SHIFT) + 1, (last >> _SHIFT) - 1
+    level = tables.levels[end - begin + 1]
+    row = level * tables.blocks
+    table = _some(tables.table, which)
+    found: Floats = np.maximum(table[row + end], table[row + begin + (1 << level) - 1])
+    return found
+
+
+def _some(column: Floats | Columns, which: Ints) -> Floats | Columns:
+    return column if isinstance(column, np.ndarray) else column.some(which)

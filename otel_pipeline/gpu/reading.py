@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from otel_pipeline.gpu.series import Series
+    from otel_pipeline.gpu.together import Bundle, Columns
 
 Ints: TypeAlias = "NDArray[np.int64]"
 Floats: TypeAlias = "NDArray[np.float64]"
@@ -21,7 +22,7 @@ Bools: TypeAlias = "NDArray[np.bool_]"
 class Places:
     """Intervals and where they lie among the rows of a series. Starts first, then ends, in one array each."""
 
-    series: Series
+    series: Series | Bundle
     count: int
     """Of intervals."""
     wanted: Ints
@@ -66,7 +67,7 @@ class Finder:
         count = len(self._wanted) >> 1
         return Finder(self._wanted[rows], self._wanted[rows + count])
 
-    def places(self, series: Series) -> Places:
+    def places(self, series: Series | Bundle) -> Places:
         """In a series of two rows at least."""
         for found in self._found:
             if series.has_times_of(found.series):
@@ -82,25 +83,26 @@ class Finder:
         return found
 
 
-def totals_at(totals: Floats, found: Places) -> Floats:
-    """Interpolated, never below what the segment begins with."""
-    before, after = totals[found.rows - 1], totals[found.rows]
-    return np.maximum(after - (after - before) * found.parts, before)
+def totals_around(totals: Floats | Columns, found: Places) -> tuple[Floats, Floats]:
+    """At the begin and at the end of the segment of each moment."""
+    return totals[found.rows - 1], totals[found.rows]
 
 
-def differences(totals: Floats, found: Places) -> Floats:
-    """What the totals grow by in each interval, never below 0."""
-    at = totals_at(totals, found)
-    return np.maximum(at[found.count :] - at[: found.count], 0.0)
+def differences(around: tuple[Floats, Floats], found: Places) -> Floats:
+    """What totals grow by in each interval, interpolated, never below 0."""
+    before, after = around
+    at = np.maximum(after - (after - before) * found.parts, before)  # never below what the segment begins with
+    grown: Floats = np.maximum(at[found.count :] - at[: found.count], 0.0)
+    return grown
 
 
-def covered_ns(series: Series, found: Places) -> Ints:
+def covered_ns(series: Series | Bundle, found: Places) -> Ints:
     """How much of each interval lies between the first and the last row and in no hole."""
     length = found.ends - found.starts
     return length - series.holes.within(found.starts, found.ends) if len(series.holes) else length
 
 
-def highest_within(series: Series, found: Places, *, is_of_moment: bool) -> Floats:
+def highest_within(series: Series | Bundle, found: Places, *, is_of_moment: bool) -> Floats:
     """The highest value of the samples that tell about each interval, NaN if there are none.
 
     A sample tells about the segment before it. `is_of_moment`: also about the one behind it, as memory in use does; of
@@ -117,7 +119,7 @@ def highest_within(series: Series, found: Places, *, is_of_moment: bool) -> Floa
     return _highest_of_some(series, found, first, last, is_of_moment=is_of_moment)
 
 
-def _highest_of_some(series: Series, found: Places, first: Ints, last: Ints, *, is_of_moment: bool) -> Floats:
+def _highest_of_some(series: Series | Bundle, found: Places, first: Ints, last: Ints, *, is_of_moment: bool) -> Floats:
     """The same where intervals may begin or end in a hole or outside of all samples."""
     assert series.peaks is not None  # for mypy: as above
     starts, ends = found.wanted[: found.count], found.wanted[found.count :]

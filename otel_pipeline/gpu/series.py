@@ -38,6 +38,8 @@ from otel_pipeline.limits import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from otel_pipeline.gpu.together import Bundle
+
 Ints: TypeAlias = "NDArray[np.int64]"
 Floats: TypeAlias = "NDArray[np.float64]"
 S = TypeVar("S", bound=np.generic)
@@ -137,6 +139,11 @@ class Series:
         return int(self._times[self.count - 1])
 
     @property
+    def room(self) -> int:
+        """How many rows fit in as it is."""
+        return len(self._times)
+
+    @property
     def size_bytes(self) -> int:
         """Memory of the columns and what belongs to them."""
         columns = [self._times.nbytes, self._values.nbytes, self.holes.size_bytes]
@@ -144,9 +151,13 @@ class Series:
         columns += [self.gaps.size_bytes] if self.is_counter else []
         return sum(columns) + (self.peaks.size_bytes if self.peaks else 0)
 
-    def has_times_of(self, other: Series) -> bool:
+    def has_times_of(self, other: Series | Bundle) -> bool:
         """Whether the rows of both have the same times; rows that were found equal are not compared again."""
-        if self.count != other.count or self._times[self.count - 1] != other._times[self.count - 1]:
+        if (
+            not isinstance(other, Series)
+            or self.count != other.count
+            or self._times[self.count - 1] != other._times[self.count - 1]
+        ):
             return False
         if self._twin != (other, self._rewritten, other._rewritten):
             self._twin, self._twin_rows = (other, self._rewritten, other._rewritten), 0

@@ -36,6 +36,9 @@ STATUS_FIELD: Final = 15
 BODY_FIELD: Final = 5
 EVENT_FIELD: Final = 11
 RESOURCE_FIELD: Final = 1
+_NO_NUMBER: Final = np.array([np.nan])
+_VARINT_BEGINS: Final = 1 << np.arange(7, 63, 7)
+"""The least numbers of two bytes, three, and so on."""
 EXCEPTION_KEYS: Final = ("exception.type", "exception.message", "exception.stacktrace")
 
 
@@ -46,19 +49,35 @@ class Overlay:
     at_cell: int
     end_cell: int
     codes: Codes
-    values: list[Any] = field(default_factory=list)
+    _values: list[Any] = field(default_factory=list)
     fragments: Fragments = field(default_factory=Fragments)
+    _numbers: list[Floats | Ints] = field(default_factory=list)
+    """What comes after `_values`: mostly nobody reads the numbers of many rows, then they never become a list."""
+
+    @property
+    def values(self) -> list[Any]:
+        """By code."""
+        for numbers in self._numbers:
+            self._values.extend(numbers.tolist())
+        self._numbers.clear()
+        return self._values
+
+    def numbers(self) -> Floats:
+        """The same as numbers, NaN for what is none; one more at the end is NaN, too."""
+        if self._values:
+            return np.array([*(float(one) if isinstance(one, int | float) else np.nan for one in self.values), np.nan])
+        return np.concatenate((*self._numbers, _NO_NUMBER))
 
     def put(self, codes: Codes, values: Sequence[Any], fields: Sequence[bytes], mask: Mask | None = None) -> None:
         """Give the rows (in `mask`) with a code >= 0 one of some values; `fields` are the same, serialized."""
         chosen = codes >= 0 if mask is None else mask & (codes >= 0)
-        np.copyto(self.codes, codes + np.int32(len(self.values)), where=chosen)
+        np.copyto(self.codes, codes + np.int32(len(self.fragments)), where=chosen)
         self.values.extend(values)
         self.fragments.add(fields)
 
     def put_one(self, value: Any, serialized: bytes, mask: Mask | None) -> None:
         """Give every row (in `mask`) the same value."""
-        code = len(self.values)
+        code = len(self.fragments)
         if mask is None:
             self.codes.fill(code)
         else:
@@ -69,10 +88,7 @@ class Overlay:
     def put_doubles(self, number: int, key: str, values: Floats, mask: Mask | None) -> None:
         """Give each row (in `mask`) its own number."""
         chosen = values if mask is None else values[mask]
-        self.codes[slice(None) if mask is None else mask] = np.arange(
-            len(self.values), len(self.values) + len(chosen), dtype=np.int32
-        )
-        self.values.extend(chosen.tolist())
+        self._number(slice(None) if mask is None else mask, chosen)
         self.fragments.add_doubles(number, key, chosen)
 
     def put_rows(self, number: int, key: str, rows: Ints, values: Floats | Ints) -> None:
@@ -89,9 +105,10 @@ class Overlay:
                 self._number(rows[mine], ints[mine])
                 self.fragments.add_ints(number, key, ints[mine], size)
 
-    def _number(self, rows: Ints, values: Floats | Ints) -> None:
-        self.codes[rows] = np.arange(len(self.values), len(self.values) + len(rows), dtype=np.int32)
-        self.values.extend(values.tolist())
+    def _number(self, rows: Ints | Mask | slice, values: Floats | Ints) -> None:
+        code = len(self.fragments)
+        self.codes[rows] = np.arange(code, code + len(values), dtype=np.int32)
+        self._numbers.append(values.copy())
 
     def over(self, codes: Codes, values: list[str]) -> tuple[Codes, list[str]]:
         """A column of texts as it reads with this overlay; other values are absent."""
@@ -240,8 +257,7 @@ class Edits:
         overlay = self._overlays.get(name)
         if overlay is None:
             return values
-        table = [float(value) if isinstance(value, int | float) else np.nan for value in overlay.values]
-        return np.where(overlay.codes == UNTOUCHED, values, np.array([*table, np.nan])[np.maximum(overlay.codes, -1)])
+        return np.where(overlay.codes == UNTOUCHED, values, overlay.numbers()[np.maximum(overlay.codes, -1)])
 
     def over_status_code(self, codes: Ints) -> Ints:
         """The status codes with their edits."""
@@ -289,8 +305,7 @@ class Edits:
 
 def _varint_sizes(values: Ints) -> Ints:
     """Bytes of the varint of each, all >= 0."""
-    sizes: Ints = np.maximum((np.frexp(values)[1].astype(np.int64) + 6) // 7, 1)
-    sizes -= (values >> 7 * (sizes - 1) == 0) & (sizes > 1)  # what is just below a power of two was rounded up
+    sizes: Ints = _VARINT_BEGINS.searchsorted(values, side="right") + 1
     return sizes
 
 

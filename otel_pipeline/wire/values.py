@@ -124,7 +124,7 @@ class Fragments:
     __slots__ = ("_blobs", "_count", "_sizes")
 
     def __init__(self) -> None:
-        self._blobs: list[bytes] = []
+        self._blobs: list[bytes | bytearray] = []
         self._sizes: list[NDArray[np.int64]] = []
         self._count = 0
 
@@ -140,24 +140,23 @@ class Fragments:
     def add_doubles(self, number: int, key: str, values: NDArray[np.float64]) -> None:
         """For each value append a KeyValue with a double as field `number`: alike but for the last eight bytes."""
         head = attribute_field(number, key, 0.5, "float")[:-8]
-        table = np.empty((len(values), len(head) + 8), np.uint8)
-        table[:, :-8] = np.frombuffer(head, np.uint8)
-        table[:, -8:] = np.ascontiguousarray(values, dtype="<f8").view(np.uint8).reshape(len(values), 8)
-        self._blobs.append(table.tobytes())
-        self._sizes.append(np.full(len(values), len(head) + 8, np.int64))
-        self._count += len(values)
+        blob = bytearray(head + bytes(8)) * len(values)
+        np.ndarray(len(values), "<f8", blob, len(head), len(head) + 8)[:] = values
+        self._append(blob, len(values), len(head) + 8)
 
     def add_ints(self, number: int, key: str, values: NDArray[np.int64], size: int) -> None:
         """The same with ints >= 0 whose varints have `size` bytes."""
         head = attribute_field(number, key, 1 << 7 * (size - 1), "int")[:-size]
-        table = np.empty((len(values), len(head) + size), np.uint8)
-        table[:, :-size] = np.frombuffer(head, np.uint8)
-        septets = values[:, None] >> np.arange(0, 7 * size, 7)
-        table[:, -size:] = septets & 0x7F | 0x80
-        table[:, -1] &= 0x7F
-        self._blobs.append(table.tobytes())
-        self._sizes.append(np.full(len(values), len(head) + size, np.int64))
-        self._count += len(values)
+        blob = bytearray(head + bytes(size)) * len(values)
+        septets = (values >> np.arange(0, 7 * size, 7)[:, None]).astype(np.uint8) | 0x80
+        septets[-1] &= 0x7F
+        np.ndarray(septets.shape, np.uint8, blob, len(head), (1, len(head) + size))[:] = septets
+        self._append(blob, len(values), len(head) + size)
+
+    def _append(self, blob: bytearray, count: int, size: int) -> None:
+        self._blobs.append(blob)
+        self._sizes.append(np.full(count, size, np.int64))
+        self._count += count
 
     def extend(self, other: Fragments) -> None:
         """Append those of another."""
