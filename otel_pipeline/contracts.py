@@ -41,6 +41,21 @@ class Settings(BaseModel):
     """
 
 
+class Shared:
+    """Objects that several components use, such as the traces' and the logs' half of one processor: the first that
+    asks for a name makes it. For the constructors, and for the thread that calls them.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def get(self, name: str, make: Callable[[], T]) -> T:
+        """The object of this name."""
+        if name not in self._made:
+            self._made[name] = make()
+        return cast("T", self._made[name])
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What the gateway hands to a component besides its own settings."""
@@ -63,23 +78,8 @@ class Context:
     """Of the pipeline that this processor stands in."""
     books: Mapping[str, Book] = field(default_factory=dict)
     """The books that the class's static method `books(config)` names: what `Batch.record` may be given records for."""
-    shared: Shared = field(default_factory=lambda: Shared())
+    shared: Shared = field(default_factory=Shared)
     """What this component has in common with others of the gateway."""
-
-
-class Shared:
-    """Objects that several components use, such as the traces' and the logs' half of one processor: the first that
-    asks for a name makes it. For the constructors, and for the thread that calls them.
-    """
-
-    def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
-
-    def get(self, name: str, make: Callable[[], T]) -> T:
-        """The object of this name."""
-        if name not in self._made:
-            self._made[name] = make()
-        return cast("T", self._made[name])
 
 
 # -- at the door -------------------------------------------------------------------------------------------------------
@@ -187,8 +187,9 @@ class Parking(Protocol):
         ...
 
     async def release(self, numbers: Sequence[int]) -> bool:
-        """Hand these entries to the processor again, as batches with `released` set, and then to those behind it. False:
-        not now, they stay parked.
+        """Hand these entries to the processor again, as batches with `released` set, and then to those behind it.
+
+        False: not now, they stay parked.
         """
         ...
 

@@ -5,8 +5,10 @@
 
 A book keeps the position behind what it has applied in its own store, together with the epoch: the numbers of another
 file must not be taken for those of this one. Numbers follow the clock at each opening: without a sync at each commit a
-power cut may take the last records back, and what comes after must not get their numbers again. The methods that take a transaction are called
-under the outbox's lock; what they change in memory is taken over by `commit`.
+power cut may take the last records back, and what comes after must not get their numbers again.
+
+The methods that take a transaction are called under the outbox's lock; what they change in memory is taken over by
+`commit`.
 """
 
 from __future__ import annotations
