@@ -7,12 +7,13 @@ of fact and user as it has spans.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
+from otel_pipeline.ledger.booking import HOUR_NS
 from otel_pipeline.store.database import METADATA
-from otel_pipeline.store.ledger_tables import add_up
+from otel_pipeline.store.ledger_tables import ALLOCATION, FACT, add_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,3 +61,20 @@ def add_sums(
         if amount or wasted.get((what, number, currency))
     ]
     add_up(connection, SUM, rows, ["nano", "wasted"])
+
+
+def proof(since_ns: int, until_ns: int, amount: str) -> tuple[list[sa.Select[Any]], tuple[str, ...]]:
+    """Rows whose column `x` adds up to 0 for each of the keys, if the sums (`nano` or `wasted`) of these hours hold."""
+    names = ("what", "hour", "gpu", "number", "currency")
+    cells, sums = ALLOCATION.c, SUM.c
+    hour = (cells.start_ns - cells.start_ns % HOUR_NS).label("hour")
+    bad = sa.select(FACT.c.id).where(FACT.c.outcome.not_in(NO_WASTE))
+    wasted = sa.case((cells.fact.in_(bad), cells.nano), else_=0)
+    x = (cells.nano if amount == "nano" else wasted).label("x")
+    there = (cells.start_ns >= since_ns) & (cells.start_ns < until_ns)
+    parts: list[sa.Select[Any]] = []
+    for name, what in WHATS.items():
+        keys = (sa.literal(what, sa.BigInteger).label("what"), hour, cells.gpu, cells[name].label("number"))
+        parts.append(sa.select(*keys, cells.currency, x).where(there))
+    known = sa.select(*(sums[name] for name in names), (-sums[amount]).label("x"))
+    return [*parts, known.where((sums.hour >= since_ns) & (sums.hour < until_ns))], names

@@ -17,6 +17,7 @@ from otel_pipeline.limits import LEDGER_DEVIATIONS_MAX
 from otel_pipeline.store.ledger_blocks import booked, difference, due
 from otel_pipeline.store.ledger_names import Names
 from otel_pipeline.store.ledger_nodes import block_of
+from otel_pipeline.store.ledger_sums import proof
 from otel_pipeline.store.ledger_tables import (
     ALLOCATION,
     AMOUNTS,
@@ -131,6 +132,8 @@ def _questions(since_ns: int, until_ns: int) -> Iterator[tuple[str, sa.Select[An
     yield "not_booked", _not_booked(since_ns, until_ns)
     yield "job_total", _job_totals()
     yield "rollup", _rollups(since_ns, until_ns, cells)
+    for amount in ("nano", "wasted"):
+        yield "rollup", _off(*proof(since_ns, until_ns, amount))
     for name in AMOUNTS:
         yield "hour_total", _hours(name, since_ns, until_ns, periods)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import sqlalchemy as sa
+
 from otel_pipeline.ledger.booking import HOUR_NS
 from otel_pipeline.ledger.views import IdlePolicy
 from otel_pipeline.store.database import Database
@@ -15,6 +17,8 @@ from otel_pipeline.store.ledger_focus import write_file
 from otel_pipeline.store.ledger_report import Report, report, window_of
 from otel_pipeline.store.ledger_report_config import CostReportsConfig
 from otel_pipeline.store.ledger_runs import list_jobs
+from otel_pipeline.store.ledger_sums import BY_JOB, SUM
+from otel_pipeline.store.ledger_verify import verify
 from otel_pipeline.store.ledger_views import VIEWS, Idle, attributes, view
 from otel_pipeline.store.ledger_windows import Window, booked_ns, paid, spent
 from tests.support.ledger_laws import Watched
@@ -158,7 +162,7 @@ def jobs_are_listed_by_cost(database: Database) -> None:
         ("B", "USD", 25_000_000, 0, 1, "completed"),
         ("A", "USD", 37_000_000, 12_000_000, 2, "completed"),
     ]
-    assert [line.job for line in latest] == ["B"]
+    assert [(line.job, line.currency) for line in latest] == [("B", "EUR"), ("B", "USD")]
 
 
 def a_window_is_exact_to_the_minute(database: Database) -> None:
@@ -261,6 +265,18 @@ def compaction_changes_no_view_of_whole_hours(database: Database) -> None:
     every_file_adds_up(database)
 
 
+def sums_that_were_tampered_with_are_named(database: Database) -> None:
+    filled(database)
+    assert verify(database).deviations == []
+    for column in ("nano", "wasted"):
+        with database.write() as connection:
+            connection.execute(sa.update(SUM).where(SUM.c.what == BY_JOB).values({column: SUM.c[column] + 1}))
+        (kind,) = {one.kind for one in verify(database).deviations}
+        assert kind == "rollup"
+        with database.write() as connection:
+            connection.execute(sa.update(SUM).where(SUM.c.what == BY_JOB).values({column: SUM.c[column] - 1}))
+
+
 LAWS: Sequence[Callable[[Database], None]] = (
     costs_are_told_by_model,
     jobs_are_counted_where_they_belong,
@@ -276,5 +292,6 @@ LAWS: Sequence[Callable[[Database], None]] = (
     budget_and_savings,
     an_attribute_of_jobs_is_a_view,
     times_are_in_order,
+    sums_that_were_tampered_with_are_named,
     compaction_changes_no_view_of_whole_hours,
 )
