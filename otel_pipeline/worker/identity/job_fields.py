@@ -25,6 +25,8 @@ VALUE_MAX: Final = 256
 LABEL_MAX: Final = 128
 """Characters of a value that tells kinds of jobs apart: longer ones are texts, not labels."""
 TOKEN_MIN: Final = 40
+PRIORITY_MAX: Final = 2**53
+"""Up to here a float is a whole number, and an attribute has room for it."""
 USER_MAX: Final = 2048
 """Users may come as tokens, which are long."""
 _FILES: Final = (".json", ".yaml", ".yml", ".png", ".txt")
@@ -86,8 +88,10 @@ def model(value: object) -> str | None:
 def priority(value: object) -> str | int | None:
     plain = scalar(value)
     if isinstance(plain, float):
-        plain = int(plain) if plain == int(plain) else str(plain)
-    return plain if isinstance(plain, int) and not isinstance(plain, bool) else label(plain)
+        plain = int(plain) if plain.is_integer() and abs(plain) <= PRIORITY_MAX else str(plain)
+    if isinstance(plain, int) and not isinstance(plain, bool):
+        return plain if abs(plain) <= PRIORITY_MAX else label(str(plain))
+    return label(plain)
 
 
 def attempt(value: object) -> int | None:
