@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,37 +13,6 @@ from otel_pipeline.store.database import METADATA, Database, open_database
 from otel_pipeline.store.error_groups import ErrorGroups
 from tests.support.error_group_laws import LAWS, A, B, any_split_gives_the_same, everything
 from tests.support.error_occurrences import NOW_S, Seen, record
-from tests.support.postgres import binaries, server
-
-PROGRAMS = binaries()
-pytest.importorskip("psycopg")
-if PROGRAMS is None:
-    pytest.skip("there is no PostgreSQL server", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    assert PROGRAMS is not None
-    with server(PROGRAMS) as url:
-        yield url
-
-
-@pytest.fixture
-def fresh(url: str) -> Iterator[Callable[[], Database]]:
-    opened = []
-
-    def make() -> Database:
-        engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
-        with engine.begin() as connection:
-            connection.execute(sa.text("DROP SCHEMA public CASCADE"))
-            connection.execute(sa.text("CREATE SCHEMA public"))
-        engine.dispose()
-        opened.append(open_database(url, owner=True))
-        return opened[-1]
-
-    yield make
-    for database in opened:
-        database.close()
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)

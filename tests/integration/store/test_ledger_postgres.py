@@ -15,19 +15,6 @@ from otel_pipeline.store.database import Database, open_database
 from otel_pipeline.store.ledger_verify import verify
 from tests.support.ledger_laws import BOOKS, LAWS, Watched, any_order_gives_the_same_books, seen, spans, totals
 from tests.support.ledger_records import GPU, One, record
-from tests.support.postgres import binaries, server
-
-PROGRAMS = binaries()
-pytest.importorskip("psycopg")
-if PROGRAMS is None:
-    pytest.skip("there is no PostgreSQL server", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    assert PROGRAMS is not None
-    with server(PROGRAMS) as url:
-        yield url
 
 
 @pytest.fixture

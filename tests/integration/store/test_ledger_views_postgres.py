@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-import sqlalchemy as sa
 
-from otel_pipeline.store.database import Database, open_database
+from otel_pipeline.store.database import Database
 from otel_pipeline.store.ledger_metrics import LedgerMetrics
 from otel_pipeline.store.ledger_report_config import CostReportsConfig
 from tests.support.ledger_records import T0
 from tests.support.ledger_view_laws import LAWS, filled
-from tests.support.postgres import binaries, server
-
-PROGRAMS = binaries()
-pytest.importorskip("psycopg")
-if PROGRAMS is None:
-    pytest.skip("there is no PostgreSQL server", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    assert PROGRAMS is not None
-    with server(PROGRAMS) as url:
-        yield url
-
-
-@pytest.fixture
-def fresh(url: str) -> Iterator[Callable[[], Database]]:
-    opened = []
-
-    def make() -> Database:
-        engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
-        with engine.begin() as connection:
-            connection.execute(sa.text("DROP SCHEMA public CASCADE"))
-            connection.execute(sa.text("CREATE SCHEMA public"))
-        engine.dispose()
-        opened.append(open_database(url, owner=True))
-        return opened[-1]
-
-    yield make
-    for database in opened:
-        database.close()
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
