@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,11 +15,13 @@ from rich.table import Table
 
 from otel_pipeline.config.loader import default_source, load
 from otel_pipeline.config.sources import as_source
+from otel_pipeline.store.config import StoreConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from otel_pipeline.config.loader import GatewayConfig
+    from otel_pipeline.store.database import Database
 
 PIPED_WIDTH: Final = 200
 """Columns of a table that goes to no terminal: nothing is cut."""
@@ -81,6 +84,22 @@ def default_data_dir(name: str = "otel-pipeline") -> Path:
         return Path(state)
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / name
+
+
+@contextmanager
+def store_beside(
+    sources: Sequence[str], overrides: Sequence[str], data_dir: Path | None
+) -> Iterator[tuple[Database, StoreConfig, GatewayConfig | None]]:
+    """The store of the gateway with this configuration, which may be running; None: no configuration is named."""
+    from otel_pipeline.store.database import open_database  # noqa: PLC0415  the other commands start faster without
+
+    config = loaded_config(sources, overrides) if sources or overrides else None
+    settings = config.store if config else StoreConfig()
+    database = open_database(settings.place(data_dir or default_data_dir()), owner=False)
+    try:
+        yield database, settings, config
+    finally:
+        database.close()
 
 
 def run_gateway(config: GatewayConfig, data_dir: Path) -> int:

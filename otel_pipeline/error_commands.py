@@ -17,14 +17,12 @@ from otel_pipeline.command_options import (
     as_json,
     configured,
     data_dir_option,
-    default_data_dir,
     layout_option,
-    loaded_config,
     print_rows,
+    store_beside,
 )
 from otel_pipeline.limits import ERROR_GROUPS_LISTED_MAX
 from otel_pipeline.settings import parse_duration
-from otel_pipeline.store.config import StoreConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -137,17 +135,13 @@ _setting("reopen", "open", "open again:", f"Take back what resolve or ignore did
 @contextmanager
 def _store(sources: Sequence[str], overrides: Sequence[str], data_dir: Path | None) -> Iterator[Database]:
     """The store of the gateway with this configuration; what names no group becomes a line on stderr."""
-    from otel_pipeline.store.database import open_database  # noqa: PLC0415  as above
     from otel_pipeline.store.error_group_queries import NoSuchGroup  # noqa: PLC0415  as above
 
-    settings = loaded_config(sources, overrides).store if sources or overrides else StoreConfig()
-    database = open_database(settings.place(data_dir or default_data_dir()), owner=False)
-    try:
-        yield database
-    except NoSuchGroup as error:
-        raise click.ClickException(str(error)) from error
-    finally:
-        database.close()
+    with store_beside(sources, overrides, data_dir) as (database, _, _):
+        try:
+            yield database
+        except NoSuchGroup as error:
+            raise click.ClickException(str(error)) from error
 
 
 def _line(group: ErrorGroup) -> dict[str, Any]:

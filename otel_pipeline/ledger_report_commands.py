@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import time
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,19 +15,17 @@ from otel_pipeline.command_options import (
     as_json,
     configured,
     data_dir_option,
-    default_data_dir,
     layout_option,
-    loaded_config,
     print_rows,
+    store_beside,
 )
 from otel_pipeline.ledger.money import NANO, formatted
 from otel_pipeline.ledger.price_rows import moment_ns
 from otel_pipeline.ledger.views import IdlePolicy
 from otel_pipeline.limits import COST_LINES_MAX
-from otel_pipeline.store.config import StoreConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from otel_pipeline.store.database import Database
     from otel_pipeline.store.ledger_report import Report
@@ -88,7 +85,7 @@ def report(by: str, policy: str | None, limit: int, layout: str, **options: Any)
     from otel_pipeline.store import ledger_report  # noqa: PLC0415  the other commands start faster without
     from otel_pipeline.store.ledger_views import NoSuchView  # noqa: PLC0415  as above
 
-    with _store(options) as (database, settings):
+    with store_beside(*_place(options)) as (database, settings, _):
         config = settings.cost_reports
         if policy is not None:
             config = config.model_copy(update={"idle": IdlePolicy(policy.replace("-", "_"))})
@@ -117,7 +114,7 @@ def jobs(sort: str, limit: int, layout: str, **options: Any) -> None:
     """List jobs that ended, with what they cost over all attempts; empty: nothing is booked yet, or has a price."""
     from otel_pipeline.store.ledger_runs import list_jobs  # noqa: PLC0415  the other commands start faster without
 
-    with _store(options) as (database, _):
+    with store_beside(*_place(options)) as (database, _, _):
         window = _window(database, options, time.time_ns(), jobs=True)
         with database.read() as connection:
             rows = [_job(line) for line in list_jobs(connection, window, sort, limit)]
@@ -158,7 +155,7 @@ def export(  # noqa: PLR0917  click passes by name
     if since_ns >= until_ns:
         raise click.UsageError("--from must be before --to")
     options = {"sources": sources, "overrides": overrides, "data_dir": data_dir}
-    with _store(options) as (database, _):
+    with store_beside(*_place(options)) as (database, _, _):
         try:
             rows = write_file(database, output, Window(since_ns, until_ns), grain, account)
         except FocusMistakes as error:
@@ -175,18 +172,9 @@ def export(  # noqa: PLR0917  click passes by name
 # -- what is asked for -------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _store(options: dict[str, Any]) -> Iterator[tuple[Database, StoreConfig]]:
-    """The store of the gateway with this configuration."""
-    from otel_pipeline.store.database import open_database  # noqa: PLC0415  the other commands start faster without
-
-    sources, overrides = options["sources"], options["overrides"]
-    settings = loaded_config(sources, overrides).store if sources or overrides else StoreConfig()
-    database = open_database(settings.place(options["data_dir"] or default_data_dir()), owner=False)
-    try:
-        yield database, settings
-    finally:
-        database.close()
+def _place(options: dict[str, Any]) -> tuple[Sequence[str], Sequence[str], Path | None]:
+    """Which store is meant."""
+    return options["sources"], options["overrides"], options["data_dir"]
 
 
 def _window(database: Database, options: dict[str, Any], now_ns: int, *, jobs: bool = False) -> Window:

@@ -13,12 +13,10 @@ from otel_pipeline.command_options import (
     as_json,
     configured,
     data_dir_option,
-    default_data_dir,
     layout_option,
-    loaded_config,
+    store_beside,
 )
 from otel_pipeline.settings import parse_duration
-from otel_pipeline.store.config import StoreConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -135,16 +133,10 @@ def _store(
 ) -> Iterator[tuple[Database, PriceBook]]:
     """The store of the gateway with this configuration, and its prices."""
     from otel_pipeline.store.books import prices_of  # noqa: PLC0415  as above
-    from otel_pipeline.store.database import open_database  # noqa: PLC0415  as above
 
-    config = loaded_config(sources, overrides) if sources or overrides else None
-    settings = config.store if config else StoreConfig()
-    users = [one.config for one in config.processors.values() if one.type == "cost"] if config else []
-    database = open_database(settings.place(data_dir or default_data_dir()), owner=False)
-    try:
+    with store_beside(sources, overrides, data_dir) as (database, _, config):
+        users = [one.config for one in config.processors.values() if one.type == "cost"] if config else []
         yield database, prices_of(users)
-    finally:
-        database.close()
 
 
 def _told(one: Deviation, gpus: dict[int, str]) -> dict[str, Any]:

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import count
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from otel_pipeline.store.database import Database, open_database
+from otel_pipeline.store.database import Database
 from otel_pipeline.store.error_group_queries import NoSuchGroup, find_group
 from tests.support.error_group_laws import LAWS, A, Watched, any_split_gives_the_same
 from tests.support.error_occurrences import Seen
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Callable[[], Database]]:
-    numbers, opened = count(), []
-
-    def make() -> Database:
-        opened.append(open_database(tmp_path / f"{next(numbers)}.db", owner=True))
-        return opened[-1]
-
-    yield make
-    for database in opened:
-        database.close()
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from itertools import count
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otel_pipeline.ledger.price_book import PriceBook
-from otel_pipeline.store.database import Database, open_database
+from otel_pipeline.store.database import Database
 from tests.support.ledger_laws import BOOKS, LAWS, any_order_gives_the_same_books, seen, spans
 from tests.support.ledger_records import One
 
 FULL = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Callable[[], Database]]:
-    numbers, opened = count(), []
-
-    def make() -> Database:
-        opened.append(open_database(tmp_path / f"{next(numbers)}.db", owner=True))
-        return opened[-1]
-
-    yield make
-    for database in opened:
-        database.close()
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from itertools import count
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 
 from otel_pipeline.ledger.price_book import PriceBook
 from otel_pipeline.ledger.views import IdlePolicy
-from otel_pipeline.store.database import Database, open_database
+from otel_pipeline.store.database import Database
 from otel_pipeline.store.ledger_views import NoSuchView
 from otel_pipeline.store.ledger_windows import Window
 from tests.support.ledger_laws import BOOKS, Watched, seen, spans
@@ -21,19 +19,6 @@ from tests.support.ledger_records import SECOND, T0, One, record
 from tests.support.ledger_view_laws import DAY, FEW, LAWS, every_file_adds_up, every_view_adds_up, filled, report_of
 
 FULL = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Callable[[], Database]]:
-    numbers, opened = count(), []
-
-    def make() -> Database:
-        opened.append(open_database(tmp_path / f"{next(numbers)}.db", owner=True))
-        return opened[-1]
-
-    yield make
-    for database in opened:
-        database.close()
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
