@@ -196,6 +196,9 @@ shipped ones work with 4 MiB, but slower in a storm of different messages."""
 LOGGED_EXCEPTION_CHARS_MAX: Final = 8 * 1024 * 1024
 """Of all exceptions together that were logged and wait for their spans: some thousand with their stack traces."""
 
+LOGGED_STACK_CHARS_MAX: Final = 32_768
+"""Of one such stack trace: half of what is looked at, so that a few deep ones do not drive out the others."""
+
 FAILURE_ORIGINS_KEPT: Final = 16_384
 """Failed spans that are remembered, about 300 bytes each, so that a parent's failure is known as the same one."""
 

@@ -9,7 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from otel_pipeline.limits import FAILURE_MESSAGE_CHARS_MAX, FAILURE_NAME_CHARS_MAX, LOGGED_EXCEPTION_CHARS_MAX
+from otel_pipeline.limits import (
+    FAILURE_MESSAGE_CHARS_MAX,
+    FAILURE_NAME_CHARS_MAX,
+    LOGGED_EXCEPTION_CHARS_MAX,
+    LOGGED_STACK_CHARS_MAX,
+)
 from otel_pipeline.wire import cells
 from otel_pipeline.wire.batch import Strings
 
@@ -21,7 +26,6 @@ if TYPE_CHECKING:
 Told = tuple[str, str, str]
 """Type, message, stack trace."""
 IDS: Final = (cells.TRACE_HI, cells.TRACE_LO, cells.SPAN_ID)
-STACK_CHARS_MAX: Final = 32_768
 
 
 class LoggedExceptions:
@@ -39,7 +43,7 @@ class LoggedExceptions:
             kind, message, stack = (column.at(row) or "" for column in columns)
             self._put(
                 tuple(ids),
-                (kind[:FAILURE_NAME_CHARS_MAX], message[:FAILURE_MESSAGE_CHARS_MAX], stack[:STACK_CHARS_MAX]),
+                (kind[:FAILURE_NAME_CHARS_MAX], message[:FAILURE_MESSAGE_CHARS_MAX], stack[:LOGGED_STACK_CHARS_MAX]),
             )
 
     def _put(self, key: tuple[int, ...], told: Told) -> None:
