@@ -296,6 +296,8 @@ JSON = st.recursive(
     ),
     max_leaves=25,
 )
+
+
 @pytest.mark.parametrize("huge", [1e256, -1e256, 2**70])
 def test_a_priority_beyond_64_bits_is_a_short_text_or_none(huge: float) -> None:
     found = identity.fields({"job_id": "j-1", "priority": huge}).get("otel_pipeline.job.priority")
