@@ -31,7 +31,6 @@ from otel_pipeline.store.ledger_tables import (
     NO_GPU,
     PERIOD,
     PRICE,
-    ROLLUP,
     SPAN,
     add,
     add_up,
@@ -155,24 +154,19 @@ def book(connection: sa.Connection, names: Names, block: Block, more: Books, boo
 
 
 def _sum_up(connection: sa.Connection, names: Names, block: Block, more: Books) -> None:
-    rollup: dict[tuple[int, int, str], int] = defaultdict(int)
     belonging: dict[tuple[int, int, int, str], int] = defaultdict(int)
     attempts: dict[tuple[int, int, str], int] = defaultdict(int)
     attempt_of: dict[int, int] = {}
     for cell, nano in more.cells.items():
         _, _, _, _, fact, user, job, currency = cell
-        rollup[fact, user, currency] += nano
         belonging[fact, user, job, currency] += nano
         if job:
             if fact not in attempt_of:
                 attempt_of[fact] = names.fact(connection, fact).attempt
             attempts[job, attempt_of[fact], currency] += nano
-    rows: list[tuple[Any, ...]] = [
-        (block.hour, block.gpu, fact, user, currency, nano) for (fact, user, currency), nano in sorted(rollup.items())
-    ]
-    add_up(connection, ROLLUP, rows, ["nano"])
     add_sums(connection, names, block.hour, block.gpu, belonging)
-    rows = [(job, attempt, currency, nano) for (job, attempt, currency), nano in sorted(attempts.items()) if nano]
+    rows: list[tuple[Any, ...]] = [
+        (job, attempt, currency, nano) for (job, attempt, currency), nano in sorted(attempts.items()) if nano]
     add_up(connection, ATTEMPT_COST, rows, ["nano"])
     hours: dict[str, tuple[int, ...]] = {}
     for (_, currency), amounts in more.periods.items():

@@ -131,15 +131,6 @@ ALLOCATION: Final = sa.Table(
 """What a span costs on a GPU in a period, with the fact, user and job that it belongs to: what a span does not say is
 that of the nearest span above it."""
 
-ROLLUP: Final = sa.Table(
-    "ledger_rollup",
-    METADATA,
-    *_words("hour", "gpu", "fact", "user_id", key=["hour", "gpu", "fact", "user_id"]),
-    *_texts("currency", key=["currency"]),
-    *_words("nano"),
-)
-"""The same by hour, without spans."""
-
 GPU_HOUR: Final = sa.Table(
     "ledger_gpu_hour",
     METADATA,

@@ -30,7 +30,6 @@ from otel_pipeline.store.ledger_tables import (
     GPU_HOUR,
     NO_GPU,
     PERIOD,
-    ROLLUP,
     SPAN,
     SPAN_KEY,
 )
@@ -131,9 +130,8 @@ def _questions(since_ns: int, until_ns: int) -> Iterator[tuple[str, sa.Select[An
     yield "unknown_span", _unknown(cells)
     yield "not_booked", _not_booked(since_ns, until_ns)
     yield "job_total", _job_totals()
-    yield "rollup", _rollups(since_ns, until_ns, cells)
     for amount in ("nano", "wasted"):
-        yield "rollup", _off(*proof(since_ns, until_ns, amount))
+        yield "sum", _off(*proof(since_ns, until_ns, amount))
     for name in AMOUNTS:
         yield "hour_total", _hours(name, since_ns, until_ns, periods)
 
@@ -221,15 +219,6 @@ def _job_totals() -> sa.Select[Any]:
     )
     jobs = sa.select(*(ATTEMPT_COST.c[name] for name in names), (-ATTEMPT_COST.c.nano).label("x"))
     return _off([spans.where(A.job != 0), jobs], names)
-
-
-def _rollups(since_ns: int, until_ns: int, cells: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    names = ("hour", "gpu", "fact", "user_id", "currency")
-    hour = (A.start_ns - A.start_ns % HOUR_NS).label("hour")
-    spans = sa.select(hour, A.gpu, A.fact, A.user_id, A.currency, A.nano.label("x")).where(cells)
-    within = (ROLLUP.c.hour >= since_ns) & (ROLLUP.c.hour < until_ns)
-    sums = sa.select(*(ROLLUP.c[name] for name in names), (-ROLLUP.c.nano).label("x")).where(within)
-    return _off([spans, sums], names)
 
 
 def _hours(name: str, since_ns: int, until_ns: int, periods: sa.ColumnElement[bool]) -> sa.Select[Any]:

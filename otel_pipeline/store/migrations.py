@@ -233,15 +233,6 @@ MIGRATIONS: Final = (
                 nano BIGINT NOT NULL,
                 PRIMARY KEY (gpu, start_ns, trace_lo, trace_hi, span, fact, user_id, job, currency, booking)
             ) {by_key}""",
-            """CREATE TABLE ledger_rollup (
-                hour BIGINT NOT NULL,
-                gpu BIGINT NOT NULL,
-                fact BIGINT NOT NULL,
-                user_id BIGINT NOT NULL,
-                currency TEXT NOT NULL,
-                nano BIGINT NOT NULL,
-                PRIMARY KEY (hour, gpu, fact, user_id, currency)
-            ) {by_key}""",
             """CREATE TABLE ledger_gpu_hour (
                 hour BIGINT NOT NULL,
                 gpu BIGINT NOT NULL,

@@ -18,6 +18,7 @@ from otel_pipeline.store.ledger_names import fact_of
 from otel_pipeline.store.ledger_reprice import reprice
 from otel_pipeline.store.ledger_runs import RUN
 from otel_pipeline.store.ledger_state import read_state
+from otel_pipeline.store.ledger_sums import SUM
 from otel_pipeline.store.ledger_tables import (
     ALLOCATION,
     AMOUNTS,
@@ -27,7 +28,6 @@ from otel_pipeline.store.ledger_tables import (
     GPU,
     JOB,
     PERIOD,
-    ROLLUP,
     SPAN,
     SPAN_KEY,
     USER,
@@ -282,10 +282,10 @@ def what_was_tampered_with_is_named(database: Database) -> None:
     watched = Watched(database)
     watched.apply(record(One(1, 0, 30, job="J", kind="job"), seen={GPU_0: (0, 30)}))
     for table, column, kinds in (
-        (ALLOCATION, "nano", {"law", "correction", "rollup", "job_total"}),
+        (ALLOCATION, "nano", {"law", "correction", "sum", "job_total"}),
         (PERIOD, "idle", {"law", "correction", "hour_total"}),
         (ATTEMPT_COST, "nano", {"job_total"}),
-        (ROLLUP, "nano", {"rollup"}),
+        (SUM, "nano", {"sum"}),
     ):
         for by in (1, -1):
             with database.write() as connection:

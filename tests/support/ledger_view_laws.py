@@ -272,7 +272,7 @@ def sums_that_were_tampered_with_are_named(database: Database) -> None:
         with database.write() as connection:
             connection.execute(sa.update(SUM).where(SUM.c.what == BY_JOB).values({column: SUM.c[column] + 1}))
         (kind,) = {one.kind for one in verify(database).deviations}
-        assert kind == "rollup"
+        assert kind == "sum"
         with database.write() as connection:
             connection.execute(sa.update(SUM).where(SUM.c.what == BY_JOB).values({column: SUM.c[column] - 1}))
 
