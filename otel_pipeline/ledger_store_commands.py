@@ -51,7 +51,7 @@ _MOMENT: Final = "A date such as 2026-11-09 (UTC), or a duration ago such as 24h
 @click.command()
 @click.option("--since", callback=moment, metavar="WHEN", help=f"Only hours from then on. {_MOMENT}")
 @click.option("--until", callback=moment, metavar="WHEN", help="Only hours before.")
-@click.option("--recompute", is_flag=True, help="Allocate all once more, too, at the prices of the configuration.")
+@click.option("--recompute", is_flag=True, help="Allocate all once more, too.")
 @layout_option("text", "json")
 @configured
 @data_dir_option
@@ -70,7 +70,9 @@ def verify(
 ) -> None:
     """Prove that the ledger adds up: for each GPU and minute, what spans cost and what is nobody's is what was paid.
 
-    Names every deviation; exit code 1 if there are any.
+    Names every deviation; exit code 1 if there are any. With --recompute every hour is allocated once more, at the
+    prices it was booked with; where the configuration has other prices by now it is told what `ledger reprice` would
+    book, which is no deviation.
     """
     from otel_pipeline.store import ledger_verify  # noqa: PLC0415  the other commands start faster without
     from otel_pipeline.store.ledger_state import read_state  # noqa: PLC0415  as above
@@ -83,15 +85,18 @@ def verify(
             with database.read() as connection:
                 state = read_state(connection)
             found.deviations += ledger_verify.recompute(database, prices, state, *window)
+            found.outdated += ledger_verify.outdated(database, prices, state, *window)
         names = ledger_verify.gpu_names(database)
     told = [_told(one, names) for one in found.deviations]
+    outdated = [_told(one, names) for one in found.outdated]
     if layout == "json":
         counts = {name: getattr(found, name) for name in ("periods", "spans", "bookings", "waiting", "more")}
-        click.echo(as_json({**counts, "totals": _money(found.totals), "deviations": told}))
+        click.echo(as_json({**counts, "totals": _money(found.totals), "deviations": told, "outdated": outdated}))
     else:
         for one in told:
-            place = " ".join(f"{name}={value}" for name, value in one.items() if name not in {"kind", "off"})
-            click.echo(f"{one['kind']}: {place}: off by {one['off']}")
+            click.echo(f"{one['kind']}: {_place(one)}: off by {one['off']}")
+        for one in outdated:
+            click.echo(f"other prices now: {_place(one)}: `ledger reprice` would book {one['off']}")
         totals = ", ".join(f"{amount} {currency}" for currency, amount in _money(found.totals).items())
         click.echo(
             f"{found.periods} periods, {found.spans} spans, {found.bookings} bookings, paid {totals or 'nothing'}; "
@@ -154,6 +159,10 @@ def _told(one: Deviation, gpus: dict[int, str]) -> dict[str, Any]:
         elif name != "trace_hi":
             place[name] = value
     return {"kind": one.kind, **place, "off": one.nano}
+
+
+def _place(told: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in told.items() if name not in {"kind", "off"})
 
 
 def _money(amounts: dict[str, int]) -> dict[str, str]:

@@ -432,6 +432,10 @@ LEDGER_BOOKING_S: Final = 2.0
 LEDGER_BLOCKS_MAX: Final = 16
 """Hours of GPUs that are booked in one transaction: 16 000 spans at one a GPU and 4 seconds, some 0.2 s."""
 
+LEDGER_EDITIONS_KEPT: Final = 16
+"""Price books of earlier days that are remembered: with the shipped rows alone some 100 KiB each, with 20,000 rows of
+GPUs some 40 MiB. One change of prices is one."""
+
 LEDGER_DEVIATIONS_MAX: Final = 1_000
 """Deviations of each kind that `ledger verify` names: where the store is broken, all of a million rows may be wrong."""
 

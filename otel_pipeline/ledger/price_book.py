@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Final
 
-from otel_pipeline.ledger.price_rows import Basis, Row, day_of
+from otel_pipeline.ledger.price_rows import ALWAYS_NS, FOREVER_NS, Basis, Row, day_of
 from otel_pipeline.limits import PRICE_LOOKUPS_KEPT
 
 ANY_BASIS: Final = frozenset(Basis)
@@ -151,6 +152,30 @@ class PriceBook:
             if len(self._known) > PRICE_LOOKUPS_KEPT:
                 self._known.popitem(last=False)
         return known
+
+
+class BooksInTurn(PriceBook):
+    """Price books that hold one after the other: (from when, book) in order. The first holds before, too."""
+
+    def __init__(self, turns: Sequence[tuple[int, PriceBook]]) -> None:
+        super().__init__([])
+        self._turns = turns
+
+    def lookup(self, asked: Subject, at_ns: int, bases: frozenset[Basis] = ANY_BASIS) -> Found:
+        """As in the book that holds at the time."""
+        later = (book for from_ns, book in reversed(self._turns) if from_ns <= at_ns)
+        return next(later, self._turns[0][1]).lookup(asked, at_ns, bases)
+
+    def steps(
+        self, asked: Subject, start_ns: int, end_ns: int, bases: frozenset[Basis] = ANY_BASIS
+    ) -> list[tuple[int, Found]]:
+        """Those of all books that hold from start to end; there is one at each turn."""
+        begins = [ALWAYS_NS, *(from_ns for from_ns, _ in self._turns[1:]), FOREVER_NS]
+        steps: list[tuple[int, Found]] = []
+        for (_, book), (begin, until) in zip(self._turns, pairwise(begins), strict=True):
+            if max(begin, start_ns) < min(until, end_ns):
+                steps += book.steps(asked, max(begin, start_ns), min(until, end_ns), bases)
+        return steps
 
 
 def rate_of(row: Row) -> Fraction:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from fractions import Fraction
 from typing import Annotated, Any, Final
@@ -41,6 +42,7 @@ CALL_BASES: Final = frozenset(Basis) - GPU_BASES - {Basis.KILOWATT_HOUR}
 """Prices of a call to somebody else's model."""
 TIERED: Final = frozenset({Basis.IMAGE, Basis.VIDEO_SECOND})
 """What may cost by resolution; `price` is then for all other resolutions."""
+MOMENTS: Final = ("effective_from", "effective_to")
 NAMED: Final = {
     Basis.SERVERLESS_SECOND: frozenset({"startup", "execution", "idle"}),
     Basis.MILLION_TOKENS: frozenset(
@@ -202,6 +204,33 @@ def moment_ns(text: str) -> int:
     """ns since 1970 of a date or a time, UTC if it says no zone; ValueError for any other text."""
     found: int = _at_ns(text)
     return found
+
+
+def row_text(row: Row) -> str:
+    """The row as JSON, the same for equal rows; `row_of` reads it."""
+    return json.dumps(_plain(row), sort_keys=True)
+
+
+def row_of(text: str) -> Row:
+    """The row that a text tells; ValueError if it tells none."""
+    return Row.model_validate(json.loads(text))
+
+
+def _plain(value: Any) -> Any:
+    """As it stands in a price file, without what is left out there."""
+    if isinstance(value, BaseModel):
+        given = {name: getattr(value, name) for name in type(value).model_fields}
+        told = {name: each for name, each in given.items() if each != type(value).model_fields[name].default}
+        return {name: _moment(each) if name in MOMENTS else _plain(each) for name, each in told.items()}
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return decimal(value) if isinstance(value, Fraction) else str(value)
+
+
+def _moment(at_ns: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_ns // 1000)).isoformat()
 
 
 def told_prices(row: Row) -> str:

@@ -27,6 +27,7 @@ from otel_pipeline.store.database import keep_position, position
 from otel_pipeline.store.ledger_arrivals import claim_rows, gather
 from otel_pipeline.store.ledger_booking import book_blocks
 from otel_pipeline.store.ledger_compaction import compact
+from otel_pipeline.store.ledger_editions import Editions
 from otel_pipeline.store.ledger_jobs import keep_jobs
 from otel_pipeline.store.ledger_marks import BOOKED, LATE, Marks
 from otel_pipeline.store.ledger_names import Names
@@ -71,7 +72,7 @@ class Ledger:
         if HOUR_NS % period_ns:
             raise ValueError("an hour must be a number of whole periods")
         self._database = database
-        self._prices = prices
+        self._editions = Editions(prices)
         self._counted = counted
         self._clock = clock
         self._lateness_ns = int(lateness_s * NANO)
@@ -103,7 +104,7 @@ class Ledger:
                     keep_position(connection, self.name, epoch, start + len(pending), int(self._clock() * 1000))
                 self._advance(connection, state)
         except BaseException:
-            self._names.forget()
+            self._forget()
             raise
         self._has_dirt = True
         self._tell(counts)
@@ -140,7 +141,7 @@ class Ledger:
                 with self._database.write() as connection:
                     self._has_dirt = self._book_some(connection, locked(connection), counts)
             except BaseException:
-                self._names.forget()
+                self._forget()
                 raise
             self._tell(counts)
         return not self._has_dirt
@@ -231,10 +232,15 @@ class Ledger:
             return False
         marks = [(row.gpu, row.hour, row.from_ns, row.reason) for row in rows]
         now_ms = int(self._clock() * 1000)
-        counts.update(book_blocks(connection, self._names, self._prices, state, marks, now_ms=now_ms))
+        counts.update(book_blocks(connection, self._names, self._editions, state, marks, now_ms=now_ms))
         done = sa.delete(DIRTY).where((DIRTY.c.gpu == sa.bindparam("g")) & (DIRTY.c.hour == sa.bindparam("h")))
         connection.execute(done, [{"g": row.gpu, "h": row.hour} for row in rows])
         return len(rows) == LEDGER_BLOCKS_MAX
+
+    def _forget(self) -> None:
+        """After a transaction failed."""
+        self._names.forget()
+        self._editions.forget()
 
     def _tell(self, counts: Counter[str]) -> None:
         for event, number in counts.items():

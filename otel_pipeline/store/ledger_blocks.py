@@ -6,7 +6,6 @@ its periods on; which of them changes nothing in the result.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise, repeat
@@ -17,7 +16,6 @@ import sqlalchemy as sa
 
 from otel_pipeline.ledger.allocation import allocate
 from otel_pipeline.ledger.booking import HOUR_NS, STARTUP_NS_MAX, bill, lives, table_of
-from otel_pipeline.store.ledger_names import hashed
 from otel_pipeline.store.ledger_nodes import load_nodes, same_span
 from otel_pipeline.store.ledger_presence import places
 from otel_pipeline.store.ledger_sums import add_sums
@@ -30,11 +28,9 @@ from otel_pipeline.store.ledger_tables import (
     GPU_HOUR,
     NO_GPU,
     PERIOD,
-    PRICE,
     SPAN,
     add,
     add_up,
-    keep,
 )
 
 if TYPE_CHECKING:
@@ -135,22 +131,18 @@ def difference(before: Books, after: Books) -> Books:
     return Books(cells, periods, after.prices)
 
 
-def book(connection: sa.Connection, names: Names, block: Block, more: Books, booking: tuple[int, int]) -> None:
-    """Adds to what is booked, and to all sums of it; `booking` has a number and a time in ms."""
-    number, now_ms = booking
-    rows = [(block.gpu, *cell, number, nano) for cell, nano in more.cells.items()]
+def book(connection: sa.Connection, names: Names, block: Block, more: Books, booking: int) -> None:
+    """Adds to what is booked, and to all sums of it; `booking` is its number."""
+    rows = [(block.gpu, *cell, booking, nano) for cell, nano in more.cells.items()]
     add(connection, ALLOCATION, rows)
     length = block.cuts[1] - block.cuts[0]
     told = {currency: " ".join(row.id for row in used) for currency, used in more.prices.items()}
     periods = [
-        (block.gpu, at, currency, number, at + length, *amounts, told.get(currency, ""))
+        (block.gpu, at, currency, booking, at + length, *amounts, told.get(currency, ""))
         for (at, currency), amounts in sorted(more.periods.items())
     ]
     add(connection, PERIOD, periods)
     _sum_up(connection, names, block, more)
-    used = {row.id: row for some in more.prices.values() for row in some}
-    if periods:
-        keep(connection, PRICE, [_price_row(row, now_ms) for row in used.values()])
 
 
 def _sum_up(connection: sa.Connection, names: Names, block: Block, more: Books) -> None:
@@ -166,7 +158,8 @@ def _sum_up(connection: sa.Connection, names: Names, block: Block, more: Books) 
             attempts[job, attempt_of[fact], currency] += nano
     add_sums(connection, names, block.hour, block.gpu, belonging)
     rows: list[tuple[Any, ...]] = [
-        (job, attempt, currency, nano) for (job, attempt, currency), nano in sorted(attempts.items()) if nano]
+        (job, attempt, currency, nano) for (job, attempt, currency), nano in sorted(attempts.items()) if nano
+    ]
     add_up(connection, ATTEMPT_COST, rows, ["nano"])
     hours: dict[str, tuple[int, ...]] = {}
     for (_, currency), amounts in more.periods.items():
@@ -174,11 +167,6 @@ def _sum_up(connection: sa.Connection, names: Names, block: Block, more: Books) 
         hours[currency] = tuple(one + other for one, other in zip(known, amounts, strict=True))
     rows = [(block.hour, block.gpu, currency, *amounts) for currency, amounts in sorted(hours.items())]
     add_up(connection, GPU_HOUR, rows, AMOUNTS)
-
-
-def _price_row(row: Row, now_ms: int) -> tuple[int, int, str, str]:
-    body = json.dumps(row.model_dump(mode="python", exclude_defaults=True), default=str, sort_keys=True)
-    return hashed(body), now_ms, row.id, body
 
 
 # -- what is due -------------------------------------------------------------------------------------------------------

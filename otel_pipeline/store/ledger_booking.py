@@ -9,26 +9,29 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from otel_pipeline.store.ledger_blocks import book, booked, difference, due
-from otel_pipeline.store.ledger_marks import BOOKED, LATE
+from otel_pipeline.store.ledger_marks import BOOKED, LATE, REPRICE
 from otel_pipeline.store.ledger_nodes import block_of
-from otel_pipeline.store.ledger_tables import BOOKING, KINDS, add
+from otel_pipeline.store.ledger_tables import BOOKING, KINDS, NO_GPU, add
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from otel_pipeline.ledger.price_book import PriceBook
+    from otel_pipeline.store.ledger_editions import Editions
     from otel_pipeline.store.ledger_names import Names
     from otel_pipeline.store.ledger_nodes import Block
     from otel_pipeline.store.ledger_state import State
 
 log = logging.getLogger(__name__)
 
+Told = tuple[int, int, dict[str, int], int]
+"""Why the hour is booked, the number of the last booking, those of this transaction by kind, and the time in ms."""
+
 Mark = tuple[int, int, int, int]
 """GPU, hour, from when on, and a place in KINDS: a row of DIRTY."""
 
 
 def book_blocks(
-    connection: sa.Connection, names: Names, prices: PriceBook, state: State, marks: Iterable[Mark], *, now_ms: int
+    connection: sa.Connection, names: Names, editions: Editions, state: State, marks: Iterable[Mark], *, now_ms: int
 ) -> Counter[str]:
     """Adds what differs from what is booked. Counts the hours that were booked for the first time, corrected, and
     failed."""
@@ -43,10 +46,11 @@ def book_blocks(
             continue
         try:
             with connection.begin_nested():
-                kind = _book_block(connection, names, prices, block, (reason, last, numbers, now_ms))
+                kind = _book_block(connection, names, editions, block, (reason, last, numbers, now_ms))
         except (ValueError, ArithmeticError, sa.exc.DataError) as error:
             # Trying again would not help, and would keep all others waiting. `ledger verify` names the hour.
             names.forget()
+            editions.forget()
             counts["failed"] += 1
             log.error("hour %d of GPU %d cannot be booked: %s: %s", hour, gpu, type(error).__name__, error)  # noqa: TRY400
         else:
@@ -55,19 +59,20 @@ def book_blocks(
     return counts
 
 
-def _book_block(
-    connection: sa.Connection, names: Names, prices: PriceBook, block: Block, told: tuple[int, int, dict[str, int], int]
-) -> str:
-    """What became of the hour; empty if nothing differs. `numbers` are the bookings of this transaction, by kind."""
+def _book_block(connection: sa.Connection, names: Names, editions: Editions, block: Block, told: Told) -> str:
+    """What became of the hour; empty if nothing differs."""
     reason, last, numbers, now_ms = told
-    after = due(connection, names, prices, block)
+    pinned, pins = editions.pins(connection, block, again=reason == REPRICE)
+    after = due(connection, names, editions.book(connection, pins), block)
+    if after.periods and pins != pinned and block.gpu != NO_GPU:
+        editions.keep(connection, block, pins, now_ms)
     before = booked(connection, block)
     more = difference(before, after)
     if not more.periods:
         return ""
     kind = KINDS[reason if reason > LATE else LATE if before.periods else BOOKED]
     number = numbers.get(kind, last + len(numbers) + 1)
-    book(connection, names, block, more, (number, now_ms))
+    book(connection, names, block, more, number)
     if kind not in numbers:
         add(connection, BOOKING, [(number, now_ms, kind)])
         numbers[kind] = number

@@ -22,6 +22,7 @@ from otel_pipeline.store.ledger_tables import (
     DIRTY,
     GPU_HOUR,
     PERIOD,
+    PIN,
     SPAN,
     SPAN_KEY,
     WORD,
@@ -57,6 +58,7 @@ def compact(connection: sa.Connection, state: State, until_ns: int, now_ms: int)
         # The others, such as those that only stand between two: to find them all spans are looked at.
         connection.execute(sa.delete(SPAN).where(SPAN.c.end_ns < end_ns))
     connection.execute(sa.delete(DIRTY).where(DIRTY.c.hour < end_ns))
+    connection.execute(sa.delete(PIN).where(PIN.c.hour < end_ns))
     state.compacted_ns = end_ns
     keep_state(connection, "compacted_ns", end_ns)
     return len(hours)

@@ -19,6 +19,7 @@ from otel_pipeline.ledger.price_book import PriceBook, Subject
 from otel_pipeline.ledger.price_rows import CALL_BASES, TIERED, Basis, Row
 from otel_pipeline.limits import LEDGER_BLOCKS_MAX
 from otel_pipeline.store.ledger_booking import book_blocks
+from otel_pipeline.store.ledger_editions import Editions
 from otel_pipeline.store.ledger_marks import REPRICE
 from otel_pipeline.store.ledger_names import Names, Priced
 from otel_pipeline.store.ledger_state import locked, read_state
@@ -47,7 +48,7 @@ class Repriced:
 def reprice(database: Database, prices: PriceBook, since_ns: int, now_ms: int) -> Repriced:
     """Books the differences from `since_ns` on. May be broken off and done again."""
     found = Repriced()
-    names = Names()
+    names, editions = Names(), Editions(prices)
     with database.read() as connection:
         state = read_state(connection)
         last: int = connection.execute(sa.select(sa.func.max(BOOKING.c.id))).scalar() or 0
@@ -63,7 +64,7 @@ def reprice(database: Database, prices: PriceBook, since_ns: int, now_ms: int) -
         with database.write() as connection:
             state = locked(connection)
             counts = book_blocks(
-                connection, names, prices, state, marks[first : first + LEDGER_BLOCKS_MAX], now_ms=now_ms
+                connection, names, editions, state, marks[first : first + LEDGER_BLOCKS_MAX], now_ms=now_ms
             )
         found.hours += counts.total()
     with database.read() as connection:

@@ -141,7 +141,16 @@ GPU_HOUR: Final = sa.Table(
 """What stands in ledger_period, by hour."""
 
 PRICE: Final = sa.Table("ledger_price", METADATA, *_words("id", "first_ms", key=["id"]), *_texts("name", "body"))
-"""Rows of the price book that something was booked by, as they were; the id is a hash of the body."""
+"""Rows of price books, as they were; the id is a hash of the body."""
+
+EDITION: Final = sa.Table("ledger_edition", METADATA, *_words("id", "first_ms", key=["id"]), *_texts("body"))
+"""What a price book said of time on GPUs: pairs of whether a row is the operator's own, and its number in PRICE. The id
+is a hash of the body."""
+
+PIN: Final = sa.Table(
+    "ledger_pin", METADATA, *_words("gpu", "hour", "from_ns", "edition", key=["gpu", "hour", "from_ns"])
+)
+"""With which edition an hour of a GPU was booked, from a time on."""
 
 
 def add(connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from otel_pipeline.ledger.booking import HOUR_NS
 from otel_pipeline.limits import LEDGER_DEVIATIONS_MAX
 from otel_pipeline.store.ledger_blocks import booked, difference, due
+from otel_pipeline.store.ledger_editions import Editions, pins_of
 from otel_pipeline.store.ledger_names import Names
 from otel_pipeline.store.ledger_nodes import block_of
 from otel_pipeline.store.ledger_sums import proof
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from otel_pipeline.ledger.price_book import PriceBook
     from otel_pipeline.store.database import Database
+    from otel_pipeline.store.ledger_nodes import Block
     from otel_pipeline.store.ledger_state import State
 
 EVER: Final = (-(2**62), 2**62)
@@ -66,6 +68,8 @@ class Verdict:
     totals: dict[str, int] = field(default_factory=dict)
     """What was paid, by currency."""
     deviations: list[Deviation] = field(default_factory=list)
+    outdated: list[Deviation] = field(default_factory=list)
+    """Hours that are booked at other prices than those of today, and what the difference is: no mistake."""
     more: bool = False
     """There are further deviations."""
 
@@ -85,14 +89,46 @@ def verify(database: Database, since_ns: int = EVER[0], until_ns: int = EVER[1])
 
 
 def recompute(database: Database, prices: PriceBook, state: State, since_ns: int, until_ns: int) -> Iterator[Deviation]:
-    """What would be booked if all was allocated once more, at these prices: nothing, unless prices changed. Takes as
-    long as the booking took.
+    """What would be booked if all was allocated once more, at the prices that each hour was booked with: nothing. Takes
+    as long as the booking took.
+    """
+    editions = Editions(prices)
+    for block, connection in _blocks(database, state, since_ns, until_ns):
+        pins = pins_of(connection, block.gpu, block.hour) or [(block.hour, editions.number)]
+        more = difference(booked(connection, block), due(connection, Names(), editions.book(connection, pins), block))
+        for (start_ns, currency), amounts in sorted(more.periods.items()):
+            place = {"gpu": block.gpu, "start_ns": start_ns, "currency": currency}
+            yield Deviation("recomputed", place, amounts[0] or max(amounts, key=abs))
+
+
+def outdated(database: Database, prices: PriceBook, state: State, since_ns: int, until_ns: int) -> Iterator[Deviation]:
+    """What `ledger reprice` would book for the hours of GPUs whose prices are not these: by hour and currency. No
+    mistake of the ledger.
+    """
+    editions = Editions(prices)
+    for block, connection in _blocks(database, state, since_ns, until_ns):
+        pins = pins_of(connection, block.gpu, block.hour)
+        if all(edition == editions.number for _, edition in pins):
+            continue
+        more = difference(booked(connection, block), due(connection, Names(), prices, block))
+        hours: dict[str, list[int]] = {}
+        for (_, currency), amounts in more.periods.items():
+            known = hours.get(currency, [0] * len(AMOUNTS))
+            hours[currency] = [one + other for one, other in zip(known, amounts, strict=True)]
+        for currency, sums in sorted(hours.items()):
+            if any(sums):
+                place = {"gpu": block.gpu, "hour": block.hour, "currency": currency}
+                yield Deviation("price", place, sums[0] or max(sums, key=abs))
+
+
+def _blocks(database: Database, state: State, since_ns: int, until_ns: int) -> Iterator[tuple[Block, sa.Connection]]:
+    """The hours of GPUs that are booked and not marked to be booked again, each with a transaction that is given up
+    afterwards.
     """
     if state.booked_ns is None or state.period_ns is None:
         return
     wanted = sa.select(GPU_HOUR.c.gpu, GPU_HOUR.c.hour).distinct().order_by(GPU_HOUR.c.hour, GPU_HOUR.c.gpu)
     wanted = wanted.where((GPU_HOUR.c.hour >= max(since_ns, state.compacted_ns or 0)) & (GPU_HOUR.c.hour < until_ns))
-    names = Names()
     with database.read() as connection:
         dirty = {(row.gpu, row.hour) for row in connection.execute(sa.select(DIRTY.c.gpu, DIRTY.c.hour))}
         blocks = [(row.gpu, row.hour) for row in connection.execute(wanted)]
@@ -101,11 +137,8 @@ def recompute(database: Database, prices: PriceBook, state: State, since_ns: int
             continue
         block = block_of(gpu, hour, hour, state.booked_ns, state.period_ns)
         with database.read() as connection:
-            more = difference(booked(connection, block), due(connection, names, prices, block))
+            yield block, connection
             connection.rollback()
-        for (start_ns, currency), amounts in sorted(more.periods.items()):
-            place = {"gpu": gpu, "start_ns": start_ns, "currency": currency}
-            yield Deviation("recomputed", place, amounts[0] or max(amounts, key=abs))
 
 
 def _count(connection: sa.Connection, found: Verdict, since_ns: int, until_ns: int) -> None:

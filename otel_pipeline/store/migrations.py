@@ -248,6 +248,14 @@ MIGRATIONS: Final = (
                 PRIMARY KEY (hour, gpu, currency)
             ) {by_key}""",
             "CREATE TABLE ledger_price (id {key}, first_ms BIGINT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL)",
+            "CREATE TABLE ledger_edition (id {key}, first_ms BIGINT NOT NULL, body TEXT NOT NULL)",
+            """CREATE TABLE ledger_pin (
+                gpu BIGINT NOT NULL,
+                hour BIGINT NOT NULL,
+                from_ns BIGINT NOT NULL,
+                edition BIGINT NOT NULL,
+                PRIMARY KEY (gpu, hour, from_ns)
+            ) {by_key}""",
         ),
     ),
     Migration(

@@ -32,7 +32,7 @@ from otel_pipeline.store.ledger_tables import (
     SPAN_KEY,
     USER,
 )
-from otel_pipeline.store.ledger_verify import EVER, recompute, verify
+from otel_pipeline.store.ledger_verify import EVER, Deviation, outdated, recompute, verify
 from tests.support.ledger_records import GPU as GPU_0
 from tests.support.ledger_records import HOST, T0, One, price, prices, record
 
@@ -52,19 +52,16 @@ class Watched:
         retention_s: float = float("inf"),
     ) -> None:
         self.database = database
-        self.prices = book or prices()
         self.counts = Counter[str]()
         self.now_s = float(T0 + LATER_S)
-        self.ledger = Ledger(
-            database,
-            self.prices,
-            self._count,
-            lambda: self.now_s,
-            lateness_s=lateness_s,
-            retention_s=retention_s,
-            booking_s=float("inf"),
-        )
         self.applied = 0
+        self._times_s = {"lateness_s": lateness_s, "retention_s": retention_s, "booking_s": float("inf")}
+        self.restart(book or prices())
+
+    def restart(self, book: PriceBook) -> None:
+        """A gateway with these prices."""
+        self.prices = book
+        self.ledger = Ledger(self.database, book, self._count, lambda: self.now_s, **self._times_s)
 
     def _count(self, event: str, number: int) -> None:
         self.counts[event] += number
@@ -90,6 +87,11 @@ class Watched:
         with self.database.read() as connection:
             state = read_state(connection)
         assert list(recompute(self.database, self.prices, state, *EVER)) == []
+
+    def outdated(self) -> list[Deviation]:
+        with self.database.read() as connection:
+            state = read_state(connection)
+        return list(outdated(self.database, self.prices, state, *EVER))
 
 
 def books(database: Database) -> Books:
@@ -242,6 +244,49 @@ def a_change_of_prices_is_a_correction(database: Database) -> None:
     assert reprice(database, watched.prices, T0 * 10**9, 0).hours == 0
 
 
+def a_late_span_is_booked_at_the_prices_of_its_hour(database: Database) -> None:
+    """A price that was changed in place, without a date, changes nothing that is booked until `ledger reprice`."""
+    watched = Watched(database)
+    watched.apply(record(One(1, 0, 30), seen={GPU_0: (0, 30)}))
+    watched.settle()
+    before = totals(watched.books())
+    dearer = prices(price("0.003"))
+    watched.restart(dearer)
+    watched.apply(record(One(2, 20, 50)))
+    after = totals(watched.books())
+    assert (after["span 1"], after["span 2"], after["total"]) == (25_000_000, 25_000_000, before["total"])
+    watched.prove()
+    assert [one.nano for one in watched.outdated()] == [31 * 60 * 2_000_000]
+    found = reprice(database, dearer, T0 * 10**9, 0)
+    assert (found.hours, found.changes) == (1, {"USD": 31 * 60 * 2_000_000})
+    assert totals(watched.books())["span 2"] == 75_000_000
+    assert watched.outdated() == []
+    watched.prove()
+
+
+def what_is_not_booked_yet_is_booked_at_new_prices(database: Database) -> None:
+    """An hour may be half booked when a price changes in place."""
+    watched = Watched(database)
+    watched.now_s = T0 + 10 * 60.0 + 600
+    watched.apply(record(seen={GPU_0: (0, 19)}))
+    assert totals(watched.books())["total"] == 10 * 60 * 1_000_000
+    watched.restart(prices(price("0.003")))
+    watched.now_s = float(T0 + LATER_S)
+    watched.apply(record(One(1, 540, 660), seen={GPU_0: (20, 29)}))
+    watched.settle()
+    found = totals(watched.books())
+    assert found["total"] == (10 * 1 + 20 * 3) * 60 * 1_000_000
+    assert found["span 1"] == (1 + 3) * 60 * 1_000_000
+    watched.prove()
+    watched.restart(prices())
+    watched.apply(record(One(2, 570, 630)))
+    assert totals(watched.books())["total"] == found["total"]
+    watched.prove()
+    reprice(database, watched.prices, (T0 + 20 * 60) * 10**9, 0)
+    assert totals(watched.books())["total"] == (10 * 1 + 10 * 3 + 10 * 1) * 60 * 1_000_000
+    watched.prove()
+
+
 def a_charge_without_a_price_gets_one_later(database: Database) -> None:
     watched = Watched(database, prices())
     call = One(3, 100, 200, gpus=(), kind="call", model="veo", quantities='{"video_ns":8000000000}')
@@ -319,6 +364,8 @@ LAWS: Sequence[Callable[[Database], None]] = (
     a_gap_ends_what_is_paid_for,
     a_clock_that_is_wrong_moves_no_watermark,
     a_change_of_prices_is_a_correction,
+    a_late_span_is_booked_at_the_prices_of_its_hour,
+    what_is_not_booked_yet_is_booked_at_new_prices,
     a_charge_without_a_price_gets_one_later,
     old_hours_are_kept_without_spans,
     what_was_tampered_with_is_named,
@@ -395,3 +442,29 @@ def any_order_gives_the_same_books(
     whole.prove()
     pieces.prove()
     assert pieces.books() == whole.books()
+
+
+def new_prices_hold_after_reprice_alone(
+    fresh: Callable[[], Database], ones: list[One], times: list[dict[str, tuple[int, int]]], seed: int, book: PriceBook
+) -> None:
+    """The prices change in place while records come: what is booked stays provable, and `reprice` makes of it what
+    would have been booked at the new prices.
+    """
+    chance = random.Random(seed)
+    parts = [record(one) for one in ones] + [record(seen=one) for one in times if one]
+    chance.shuffle(parts)
+    whole, changed = Watched(fresh(), book), Watched(fresh(), prices(price("0.0042")), lateness_s=60.0)
+    whole.apply(*parts)
+    turn = chance.randint(0, len(parts))
+    for number, part in enumerate(parts):
+        if number == turn:
+            changed.restart(book)
+        changed.apply(part)
+    changed.restart(book)
+    whole.settle()
+    changed.settle()
+    changed.prove()
+    reprice(changed.database, book, (T0 - 86_400) * 10**9, 0)
+    assert changed.outdated() == []
+    changed.prove()
+    assert changed.books() == whole.books()

@@ -75,12 +75,16 @@ def test_a_new_price_is_booked_from_a_date_on(watched: Watched, tmp_path: Path) 
     prices = tmp_path / "prices.yaml"
     prices.write_text(PRICES)
     config = CONFIG.format(prices=prices)
-    assert invoke(tmp_path, "verify", "--recompute", "--config", config).exit_code == 1
+    result = invoke(tmp_path, "verify", "--recompute", "--config", config)
+    assert result.exit_code == 0, result.output
+    place = "gpu=GPU-0 hour=2027-01-15T00:00:00+00:00 currency=USD"
+    assert f"other prices now: {place}: `ledger reprice` would book 2400000000\n" in result.stdout
     result = invoke(tmp_path, "reprice", "--since", "2027-01-15", "--config", config)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("1 hours of GPUs and 0 direct charges changed, by 2.400000000 USD;")
     result = invoke(tmp_path, "verify", "--recompute", "--config", config)
     assert result.exit_code == 0, result.output
+    assert "other prices now" not in result.stdout
     assert watched.books()["costs"] == {("J", 1, "USD"): 90_000_000}
 
 

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from otel_pipeline.errors import ConfigError
 from otel_pipeline.ledger import price_yaml
-from otel_pipeline.ledger.price_book import PriceBook, rate_of, subject
+from otel_pipeline.ledger.price_book import BooksInTurn, PriceBook, rate_of, subject
 from otel_pipeline.ledger.price_file import read, read_file, shipped
-from otel_pipeline.ledger.price_rows import GPU_BASES, Basis, Row, moment_ns
+from otel_pipeline.ledger.price_rows import GPU_BASES, Basis, Row, moment_ns, row_of, row_text
 from otel_pipeline.ledger_commands import price
 
 NOW = moment_ns("2026-11-20")
@@ -346,3 +346,26 @@ def test_the_command_tells_wrong_arguments(arguments: list[str], mistake: str) -
     code, output = explained(*arguments)
     assert code == 2
     assert mistake in output
+
+
+FULL = row(
+    "full", {"gpu": ["a*", "b"], "attributes": {"tier": ["x", "y"]}}, basis="video_second", prices={"720p": "0.1"},
+    input_image="0.02", currency="EUR", effective_from="2026-01-01T10:00:00.000001+02:00", effective_to="2027-01-01",
+    round_up="0.5", minimum="3", failed="free", source="s", url="u", read="2026-11-01", note="n",
+)  # fmt: skip
+
+
+def test_a_row_is_kept_as_it_is() -> None:
+    assert [row_of(row_text(one)) for one in (FULL, *SHIPPED)] == [FULL, *SHIPPED]
+
+
+def test_books_hold_in_turn() -> None:
+    dear, cheap = row("a", price="3"), row("a", price="2")
+    later = row("a", price="1", effective_from="2026-06-01")
+    turn = moment_ns("2026-03-01")
+    book = BooksInTurn([(turn - 7, PriceBook([dear])), (turn, PriceBook([cheap, later]))])
+    start, end = moment_ns("2026-01-01"), moment_ns("2027-01-01")
+    steps = [(at, found.row) for at, found in book.steps(H100, start, end, GPU_BASES)]
+    assert steps == [(start, dear), (turn, cheap), (later.start_ns, later)]
+    assert [book.lookup(H100, at).row for at in (start, turn - 1, turn, end)] == [dear, dear, cheap, later]
+    assert [found.row for _, found in book.steps(H100, turn, turn + 1)] == [cheap]

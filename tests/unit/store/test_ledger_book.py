@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from otel_pipeline.ledger.price_book import PriceBook
 from otel_pipeline.store.database import Database
-from tests.support.ledger_laws import BOOKS, LAWS, any_order_gives_the_same_books, seen, spans
+from tests.support.ledger_laws import (
+    BOOKS,
+    LAWS,
+    any_order_gives_the_same_books,
+    new_prices_hold_after_reprice_alone,
+    seen,
+    spans,
+)
 from tests.support.ledger_records import One
 
 FULL = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
@@ -22,12 +29,15 @@ def test_a_law_of_the_ledger_holds_on_sqlite(law: Callable[[Database], None], fr
     law(fresh())
 
 
-@settings(
+ANY = settings(
     max_examples=300 if FULL else 12,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
+@ANY
 @given(spans(), st.lists(seen, max_size=4), st.integers(0, 10**6), st.sampled_from(BOOKS))
 def test_any_order_and_any_split_gives_the_same_books(
     fresh: Callable[[], Database],
@@ -37,3 +47,15 @@ def test_any_order_and_any_split_gives_the_same_books(
     book: PriceBook,
 ) -> None:
     any_order_gives_the_same_books(fresh, ones, times, seed, book)
+
+
+@settings(ANY, max_examples=100 if FULL else 6)
+@given(spans(), st.lists(seen, max_size=4), st.integers(0, 10**6), st.sampled_from(BOOKS))
+def test_a_change_of_prices_in_place_holds_after_reprice_alone(
+    fresh: Callable[[], Database],
+    ones: list[One],
+    times: list[dict[str, tuple[int, int]]],
+    seed: int,
+    book: PriceBook,
+) -> None:
+    new_prices_hold_after_reprice_alone(fresh, ones, times, seed, book)
