@@ -439,6 +439,9 @@ GPUs some 40 MiB. One change of prices is one."""
 LEDGER_DEVIATIONS_MAX: Final = 1_000
 """Deviations of each kind that `ledger verify` names: where the store is broken, all of a million rows may be wrong."""
 
+LEDGER_TRACES_TOGETHER: Final = 1_000
+"""Traces whose spans `ledger verify` looks at together: some 10 MiB at 50 spans each."""
+
 LEDGER_NESTED_SLOTS: Final = 16_384
 """Spans above charged calls that are remembered, so that a call that two spans tell is charged once: 256 KiB, and
 minutes of a busy gateway. A power of two."""

@@ -22,7 +22,7 @@ from otel_pipeline.ledger.booking import HOUR_NS, MINUTE_NS
 from otel_pipeline.ledger.money import NANO
 from otel_pipeline.ledger.records import decode
 from otel_pipeline.limits import LEDGER_BLOCKS_MAX, LEDGER_BOOKING_S, LEDGER_LATENESS_S
-from otel_pipeline.store import ledger_marks, ledger_presence
+from otel_pipeline.store import ledger_marks, ledger_nested, ledger_presence
 from otel_pipeline.store.database import keep_position, position
 from otel_pipeline.store.ledger_arrivals import claim_rows, gather
 from otel_pipeline.store.ledger_booking import book_blocks
@@ -51,8 +51,8 @@ TEND_S: Final = 15.0
 
 
 class Ledger:
-    """Keeps the ledger in a database. `counted(event, number)` is told: stored, repeated, late, implausible, too_old
-    (spans), unreadable (records), booked, corrected, failed (hours of GPUs).
+    """Keeps the ledger in a database. `counted(event, number)` is told: stored, repeated, told_twice, implausible,
+    too_old (spans), unreadable (records), late, booked, corrected, failed (hours of GPUs).
     """
 
     name: str = "ledger"
@@ -184,6 +184,7 @@ class Ledger:
         counts["repeated"] += told - len(arrivals)
         counts["stored"] += len(arrivals)
         counts["implausible"] += arrivals.implausible()
+        counts["told_twice"] += ledger_nested.take_back(connection, self._names, marks, arrivals, known)
         add(connection, SPAN, arrivals.rows())
         add(connection, CLAIM, claim_rows(connection, self._names, arrivals))
         keep_jobs(connection, arrivals)

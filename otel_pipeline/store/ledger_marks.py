@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from otel_pipeline.ledger.booking import GAP_BILLED_NS, HOUR_NS, MINUTE_NS, STARTUP_NS_MAX, Interval
 from otel_pipeline.store.database import insert, listed
+from otel_pipeline.store.ledger_nested import TELLS
 from otel_pipeline.store.ledger_tables import CLAIM, DIRTY, KINDS, NO_GPU, PRESENCE, SPAN, WORD
 
 if TYPE_CHECKING:
@@ -149,9 +150,11 @@ def known_spans(connection: sa.Connection, ids: Ints) -> list[Any]:
         return []
     columns = [("hi", WORD, traces[:, 0].tolist()), ("lo", WORD, traces[:, 1].tolist())]
     wanted = listed(connection, columns)
-    names = ("trace_hi", "trace_lo", "span", "parent", "start_ns", "end_ns", "fact", "nano")
+    names = ("trace_hi", "trace_lo", "span", "parent", "start_ns", "end_ns", "fact", "charge", "nano")
     same = (SPAN.c.trace_lo == wanted.c.lo) & (SPAN.c.trace_hi == wanted.c.hi)
-    return list(connection.execute(sa.select(*(SPAN.c[name] for name in names)).join_from(wanted, SPAN, same)).all())
+    return list(
+        connection.execute(sa.select(*(SPAN.c[name] for name in names), TELLS).join_from(wanted, SPAN, same)).all()
+    )
 
 
 def advance(connection: sa.Connection, marks: Marks, since_ns: int | None) -> None:

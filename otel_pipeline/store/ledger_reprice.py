@@ -20,8 +20,9 @@ from otel_pipeline.ledger.price_rows import CALL_BASES, TIERED, Basis, Row
 from otel_pipeline.limits import LEDGER_BLOCKS_MAX
 from otel_pipeline.store.ledger_booking import book_blocks
 from otel_pipeline.store.ledger_editions import Editions
-from otel_pipeline.store.ledger_marks import REPRICE
+from otel_pipeline.store.ledger_marks import REPRICE, Marks
 from otel_pipeline.store.ledger_names import Names, Priced
+from otel_pipeline.store.ledger_nested import take_back_stored
 from otel_pipeline.store.ledger_state import locked, read_state
 from otel_pipeline.store.ledger_tables import BOOKING, CHARGE, CLAIM, GPU_HOUR, NO_GPU, PERIOD, PRESENCE, SPAN, keep
 
@@ -94,6 +95,7 @@ def _charges(connection: sa.Connection, names: Names, prices: PriceBook, since_n
     wanted = sa.select(SPAN, CHARGE.c.status, CHARGE.c.basis, CHARGE.c.price_id, CHARGE.c.currency)
     wanted = wanted.join_from(SPAN, CHARGE, SPAN.c.charge == CHARGE.c.id).where(SPAN.c.end_ns >= since_ns)
     changes: list[dict[str, Any]] = []
+    marks = Marks(2**63 - 1, 0)
     claims: list[tuple[int, ...]] = []
     for row in connection.execute(wanted).all():
         new = _again(connection, names, prices, row)
@@ -113,8 +115,10 @@ def _charges(connection: sa.Connection, names: Names, prices: PriceBook, since_n
         command = sa.update(SPAN).where(same_span & (SPAN.c.span == sa.bindparam("id")))
         connection.execute(command.values(charge=sa.bindparam("new_charge"), nano=sa.bindparam("new_nano")), changes)
         keep(connection, CLAIM, claims)
+        # A call that tells nothing but its new price may be told by one above it, too.
+        take_back_stored(connection, names, marks, sorted({(one["hi"], one["lo"]) for one in changes}))
     found.charges = len(changes)
-    return {claim[1] for claim in claims}
+    return {claim[1] for claim in claims} | {hour for _, hour in marks.found}
 
 
 def _is_enough(price: Row) -> bool:

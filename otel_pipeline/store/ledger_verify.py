@@ -8,6 +8,7 @@ changed. Direct charges are a GPU of their own, for which what was paid is their
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from otel_pipeline.limits import LEDGER_DEVIATIONS_MAX
 from otel_pipeline.store.ledger_blocks import booked, difference, due
 from otel_pipeline.store.ledger_editions import Editions, pins_of
 from otel_pipeline.store.ledger_names import Names
+from otel_pipeline.store.ledger_nested import charged_twice
 from otel_pipeline.store.ledger_nodes import block_of
 from otel_pipeline.store.ledger_sums import proof
 from otel_pipeline.store.ledger_tables import (
@@ -85,6 +87,10 @@ def verify(database: Database, since_ns: int = EVER[0], until_ns: int = EVER[1])
             for row in rows[:LEDGER_DEVIATIONS_MAX]:
                 place = {name: value for name, value in row.items() if name != "off"}
                 found.deviations.append(Deviation(kind, place, int(row["off"])))
+        twice = list(islice(charged_twice(connection, Names(), since_ns, until_ns), LEDGER_DEVIATIONS_MAX + 1))
+        found.more |= len(twice) > LEDGER_DEVIATIONS_MAX
+        for place in twice[:LEDGER_DEVIATIONS_MAX]:
+            found.deviations.append(Deviation("charged_twice", place, place.pop("off")))
     return found
 
 

@@ -24,6 +24,8 @@ from otel_pipeline.store.ledger_tables import (
     AMOUNTS,
     ATTEMPT_COST,
     BOOKING,
+    CHARGE,
+    CLAIM,
     FACT,
     GPU,
     JOB,
@@ -198,6 +200,73 @@ def direct_charges_are_booked_as_they_are(database: Database) -> None:
     watched.prove()
 
 
+def a_call_that_two_spans_tell_is_charged_once(database: Database) -> None:
+    """However late the inner one comes, and through whichever gateway."""
+    watched = Watched(database)
+    outer = One(1, 100, 300, gpus=(), kind="call", model="veo", nano=7)
+    watched.apply(record(outer, One(2, 110, 290, parent=1, gpus=(), kind="other")))
+    watched.settle()
+    assert totals(watched.books()) == {"span 1": 7, "total": 7}
+    inner = One(3, 120, 280, parent=2, gpus=(), kind="call", model="veo", nano=7)
+    other = Ledger(database, watched.prices, clock=lambda: watched.now_s)
+    other.apply("another gateway", 0, [record(inner)])
+    assert totals(watched.books()) == {"span 3": 7, "total": 7}
+    assert [one.kind for one in verify(database).deviations] == []
+    watched.apply(record(inner, outer))
+    watched.settle()
+    assert totals(watched.books()) == {"span 3": 7, "total": 7}
+    watched.prove()
+
+
+def calls_that_are_told_by_nobody_else_keep_their_charge(database: Database) -> None:
+    watched = Watched(database)
+    calls = (
+        One(1, 100, 300, gpus=(), kind="call", model="agent", nano=1),
+        One(2, 110, 120, parent=1, gpus=(), kind="call", model="veo", nano=10),
+        One(3, 130, 140, parent=1, gpus=(), kind="call", model="veo", nano=100),
+        One(4, 131, 132, parent=3, gpus=(), kind="call", model="", nano=1000),
+        One(5, 100, 300, trace=2, gpus=(), kind="call", model="", nano=10_000),
+        One(6, 110, 120, trace=2, parent=5, gpus=(), kind="call", model="veo", quantities='{"images":1}'),
+    )
+    watched.apply(record(*calls))
+    watched.settle()
+    found = totals(watched.books())
+    assert found == {"span 1": 1, "span 2": 10, "span 3": 100, "span 4": 1000, "total": 1111}
+    assert watched.counts["told_twice"] == 1
+    watched.prove()
+
+
+def a_new_price_of_the_inner_call_takes_the_charge_of_the_outer(database: Database) -> None:
+    """Before, the inner one told nothing."""
+    watched = Watched(database)
+    outer = One(1, 100, 300, gpus=(), kind="call", model="veo", nano=7)
+    watched.apply(record(outer, One(2, 110, 120, gpus=(), kind="call", model="veo", nano=5, currency="EUR")))
+    with database.write() as connection:
+        connection.execute(sa.update(SPAN).where(SPAN.c.span == 2).values(parent=1, nano=None))
+        connection.execute(sa.delete(CLAIM).where(CLAIM.c.span == 2))
+        connection.execute(sa.update(CHARGE).where(CHARGE.c.currency == "EUR").values(status="unpriced", currency=""))
+    watched.settle()
+    assert totals(watched.books()) == {"span 1": 7, "total": 7}
+    book = prices(price("0.5", basis="request", match={"model": "veo"}))
+    assert reprice(database, book, T0 * 10**9, 0).changes == {"USD": 500_000_000 - 7}
+    assert totals(watched.books()) == {"span 2": 500_000_000, "total": 500_000_000}
+    watched.prove()
+
+
+def a_call_that_is_charged_twice_is_named(database: Database) -> None:
+    watched = Watched(database)
+    calls = (
+        One(1, 0, 9, gpus=(), kind="call", model="veo", nano=7),
+        One(2, 1, 8, gpus=(), kind="call", model="veo", nano=7),
+    )
+    watched.apply(record(*calls))
+    watched.settle()
+    with database.write() as connection:
+        connection.execute(sa.update(SPAN).where(SPAN.c.span == 2).values(parent=1))
+    (found,) = verify(database).deviations
+    assert (found.kind, found.place["span"], found.nano) == ("charged_twice", 1, 7)
+
+
 def time_without_a_price_has_no_amount(database: Database) -> None:
     watched = Watched(database, prices(price(since=60)))
     watched.apply(record(One(1, 0, 120), seen={GPU_0: (0, 30)}))
@@ -360,6 +429,10 @@ LAWS: Sequence[Callable[[Database], None]] = (
     a_late_span_is_a_correction_that_sums_to_nothing,
     a_late_parent_gives_its_job_to_spans_that_are_booked,
     direct_charges_are_booked_as_they_are,
+    a_call_that_two_spans_tell_is_charged_once,
+    calls_that_are_told_by_nobody_else_keep_their_charge,
+    a_new_price_of_the_inner_call_takes_the_charge_of_the_outer,
+    a_call_that_is_charged_twice_is_named,
     time_without_a_price_has_no_amount,
     a_gap_ends_what_is_paid_for,
     a_clock_that_is_wrong_moves_no_watermark,
@@ -401,8 +474,9 @@ def spans(draw: st.DrawFn) -> list[One]:
                 user=draw(st.sampled_from(["", "u"])),
                 attempt=draw(st.integers(1, 2)),
                 outcome=draw(st.sampled_from(["", "ok", "error"])),
-                model=draw(st.sampled_from(["", "m"])),
-                nano=draw(st.sampled_from([0, 0, 7])) if not gpus else 0,
+                model=draw(st.sampled_from(["", "m", "n"])),
+                nano=draw(st.sampled_from([0, 7, 11])) if not gpus else 0,
+                quantities=draw(st.sampled_from(["", '{"images":1}'])) if not gpus else "",
             )
         )
     return found
