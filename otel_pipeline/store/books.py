@@ -42,13 +42,15 @@ def _ledger(config: StoreConfig, data_dir: Path, stats: Stats, users: Sequence[o
 
     settings = config.ledger
     database = open_database(config.place(data_dir), owner=True)
-    stats.registry.register(LedgerMetrics(database, config.cost_reports))
+    metrics = LedgerMetrics(database, config.cost_reports)
+    stats.registry.register(metrics)
     return Ledger(
         database,
         prices_of(users),
         counted,
         lateness_s=settings.lateness,
         retention_s=settings.retention,
+        observe=metrics.read,
     )
 
 

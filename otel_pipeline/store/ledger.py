@@ -53,6 +53,7 @@ TEND_S: Final = 15.0
 class Ledger:
     """Keeps the ledger in a database. `counted(event, number)` is told: stored, repeated, told_twice, implausible,
     too_old (spans), unreadable (records), late, booked, corrected, failed (hours of GPUs).
+    `observe` is called now and then by the thread that applies and tends.
     """
 
     name: str = "ledger"
@@ -68,6 +69,7 @@ class Ledger:
         retention_s: float = float("inf"),
         period_ns: int = MINUTE_NS,
         booking_s: float = LEDGER_BOOKING_S,
+        observe: Callable[[], None] = lambda: None,
     ) -> None:
         if HOUR_NS % period_ns:
             raise ValueError("an hour must be a number of whole periods")
@@ -78,6 +80,7 @@ class Ledger:
         self._lateness_ns = int(lateness_s * NANO)
         self._period_ns = period_ns
         self._booking_s = booking_s
+        self._observe = observe
         self._retention_s = retention_s
         self._tend_at_s = float("-inf")
         self._names = Names()
@@ -92,6 +95,7 @@ class Ledger:
         """Store what the records tell, numbered from `first` on; those that were applied before are passed over. Then
         book what is due, for a bounded time.
         """
+        self._observe()
         counts = Counter[str]()
         try:
             with self._database.write() as connection:
@@ -112,6 +116,7 @@ class Ledger:
 
     def tend(self) -> None:
         """Book what became due while nothing came, and compact what is old."""
+        self._observe()
         if not self._has_dirt and self._clock() < self._tend_at_s:
             return
         self._tend_at_s = self._clock() + TEND_S

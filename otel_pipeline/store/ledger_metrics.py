@@ -1,8 +1,8 @@
 """What the ledger tells Prometheus: cost of jobs by backend, the day against its budget, idle, waste, savings.
 
 Counters begin at 0 when the gateway starts, as Prometheus expects, and never fall: where a correction lowers a sum, its
-counter waits until it is reached again. What must be exact over restarts is in the ledger. Read from the store when
-somebody scrapes, at most every READ_S; while it cannot be read, what was read last stands.
+counter waits until it is reached again. What must be exact over restarts is in the ledger. The book's thread reads the
+store, at most every READ_S; who scrapes gets what was read last, and never waits for the store.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from otel_pipeline.store.ledger_report_config import CostReportsConfig
 
 READ_S: Final = 30.0
-"""Scrapes within this time get the same answer."""
+"""Between two readings: with a million spans one takes some 0.1 s."""
 RECENT_NS: Final = 48 * HOUR_NS
 """Hours that are added up at each reading; what is older is added up anew once an hour."""
 RATIO_NS: Final = 24 * HOUR_NS
@@ -49,27 +49,37 @@ class _Counter:
 
     first: Sums | None = None
     shown: Sums = field(default_factory=dict)
+    fresh: set[tuple[str, ...]] = field(default_factory=set)
+    """Series that nobody has scraped yet."""
 
-    def take(self, sums: Mapping[tuple[str, ...], int]) -> None:
-        """What is new since the first reading. A new series is shown as 0 once, or Prometheus would not know that it
-        rose.
+    def take(self, sums: Mapping[tuple[str, ...], int], *, told: bool) -> Sums:
+        """What to show: what is new since the first reading. A new series is shown as 0 until that was `told` once, or
+        Prometheus would not know that it rose.
         """
+        if told:
+            self.fresh.clear()
         known = self.first is not None
         if self.first is None:
             self.first = dict(sums)
         for key, nano in sums.items():
             if key not in self.shown:
                 self.shown[key] = 0
+                self.fresh.add(key)
                 if known:
                     self.first.setdefault(key, 0)
+            if key in self.fresh:
                 continue
             self.shown[key] = max(self.shown[key], nano - self.first.get(key, 0))
+        return dict(self.shown)
 
 
 @dataclass(slots=True)
 class _Read:
     """What was read last: n$."""
 
+    jobs: Sums = field(default_factory=dict)
+    paid: Sums = field(default_factory=dict)
+    idle: Sums = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
     day: dict[str, Total] = field(default_factory=dict)
     budget: tuple[str, int] | None = None
@@ -78,10 +88,12 @@ class _Read:
     refunds: float | None = None
     unpriced_ns: int = 0
     booked_ns: int = 0
+    told: bool = False
+    """Somebody has scraped it."""
 
 
 class LedgerMetrics:
-    """A collector for prometheus_client."""
+    """A collector for prometheus_client. One thread calls `read`, any other `collect`."""
 
     def __init__(self, database: Database, config: CostReportsConfig, clock: Callable[[], float] = time.time) -> None:
         self._database = database
@@ -95,21 +107,23 @@ class LedgerMetrics:
         self._old: tuple[int, Sums, Sums, Sums] | None = None
         self._backends: set[str] = set()
         self._last_seen_ns = 0
-        self._collect()
 
     def describe(self) -> Iterable[Metric]:
         """What the registry asks for at first."""
-        return self._families()
+        return self._families(_Read())
 
     def collect(self) -> Iterable[Metric]:
-        """Read the ledger, at most every READ_S."""
-        if self._clock() - self._read_s >= READ_S:
-            self._collect()
-        return self._families()
+        """What was read last."""
+        found = self._found
+        found.told = True
+        return self._families(found)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def _collect(self) -> None:
+    def read(self) -> None:
+        """Read the ledger if it was not within READ_S; what was read last stands if it cannot be read."""
+        if self._clock() - self._read_s < READ_S:
+            return
         self._read_s = self._clock()
         try:
             with self._database.read() as connection:
@@ -119,9 +133,6 @@ class LedgerMetrics:
 
     def _read(self, connection: sa.Connection, now_ns: int) -> None:
         jobs, whole, idle = self._sums(connection, now_ns)
-        self._jobs.take(jobs)
-        self._paid.take(whole)
-        self._idle.take(idle)
         found = _Read(booked_ns=booked_ns(connection))
         day, recent = day_of(now_ns), Window(now_ns - RATIO_NS, now_ns)
         found.day = totals(connection, day)
@@ -137,6 +148,10 @@ class LedgerMetrics:
         failed, good = failed_for_good(connection, recent), sum(succeeded_by_type(connection, recent).values())
         found.refunds = failed / (failed + good) if failed + good else None
         found.last = self._last(connection, min(found.booked_ns, now_ns))
+        told = self._found.told
+        found.jobs = self._jobs.take(jobs, told=told)
+        found.paid = self._paid.take(whole, told=told)
+        found.idle = self._idle.take(idle, told=told)
         self._found = found
 
     def _sums(self, connection: sa.Connection, now_ns: int) -> tuple[Sums, Sums, Sums]:
@@ -184,51 +199,48 @@ class LedgerMetrics:
 
     # -- telling -------------------------------------------------------------------------------------------------------
 
-    def _families(self) -> Iterable[Metric]:
-        found = self._found
-        jobs = _counter("comfyui_job_cost_dollars", "Cost of jobs.", ("backend",), self._jobs.shown)
+    def _families(self, found: _Read) -> Iterable[Metric]:
+        jobs = _counter("comfyui_job_cost_dollars", "Cost of jobs.", ("backend",), found.jobs)
         last = GaugeMetricFamily("comfyui_job_cost_dollars", "Cost of the last job.", labels=("backend",))
         for backend, nano in found.last.items():
             last.add_metric((backend,), nano / NANO)
-        return (last, jobs, *self._of_the_day(), *self._of_the_ledger())
+        return (last, jobs, *_of_the_day(found), *_of_the_ledger(found))
 
-    def _of_the_day(self) -> Iterable[Metric]:
-        found = self._found
-        cost = GaugeMetricFamily("otel_pipeline_day_cost", "Paid today (UTC).", labels=("currency",))
-        limit = GaugeMetricFamily("otel_pipeline_day_budget", "What a day may cost.", labels=("currency",))
-        saved = GaugeMetricFamily("otel_pipeline_day_savings", "Saved today.", labels=("currency",))
-        unpriced = GaugeMetricFamily("otel_pipeline_day_unpriced_gpu_seconds", "Today's GPU time without a price.")
-        for currency, total in found.day.items():
-            cost.add_metric((currency,), total.paid / NANO)
-        if found.budget is not None:
-            limit.add_metric((found.budget[0],), found.budget[1] / NANO)
-            if found.budget[0] not in found.day:
-                cost.add_metric((found.budget[0],), 0)
-        if found.saved is not None:
-            saved.add_metric((found.saved[0],), found.saved[1] / NANO)
-        unpriced.add_metric((), found.unpriced_ns / NANO)
-        return (cost, limit, saved, unpriced)
 
-    def _of_the_ledger(self) -> Iterable[Metric]:
-        found = self._found
-        waste = GaugeMetricFamily(
-            "otel_pipeline_waste_ratio", "Wasted part of the costs of jobs.", labels=("currency",)
-        )
-        refunds = GaugeMetricFamily("otel_pipeline_refund_ratio", "Jobs that failed for good, of those that ended.")
-        booked = GaugeMetricFamily("otel_pipeline_ledger_booked_timestamp_seconds", "Until when costs are booked.")
-        for currency, ratio in found.ratios.items():
-            waste.add_metric((currency,), ratio)
-        if found.refunds is not None:
-            refunds.add_metric((), found.refunds)
-        if found.booked_ns:
-            booked.add_metric((), found.booked_ns / NANO)
-        return (
-            _counter("otel_pipeline_cost", "What was paid.", ("currency",), self._paid.shown),
-            _counter("otel_pipeline_idle_cost", "What nobody used.", ("currency", "bucket"), self._idle.shown),
-            waste,
-            refunds,
-            booked,
-        )
+def _of_the_day(found: _Read) -> Iterable[Metric]:
+    cost = GaugeMetricFamily("otel_pipeline_day_cost", "Paid today (UTC).", labels=("currency",))
+    limit = GaugeMetricFamily("otel_pipeline_day_budget", "What a day may cost.", labels=("currency",))
+    saved = GaugeMetricFamily("otel_pipeline_day_savings", "Saved today.", labels=("currency",))
+    unpriced = GaugeMetricFamily("otel_pipeline_day_unpriced_gpu_seconds", "Today's GPU time without a price.")
+    for currency, total in found.day.items():
+        cost.add_metric((currency,), total.paid / NANO)
+    if found.budget is not None:
+        limit.add_metric((found.budget[0],), found.budget[1] / NANO)
+        if found.budget[0] not in found.day:
+            cost.add_metric((found.budget[0],), 0)
+    if found.saved is not None:
+        saved.add_metric((found.saved[0],), found.saved[1] / NANO)
+    unpriced.add_metric((), found.unpriced_ns / NANO)
+    return (cost, limit, saved, unpriced)
+
+
+def _of_the_ledger(found: _Read) -> Iterable[Metric]:
+    waste = GaugeMetricFamily("otel_pipeline_waste_ratio", "Wasted part of the costs of jobs.", labels=("currency",))
+    refunds = GaugeMetricFamily("otel_pipeline_refund_ratio", "Jobs that failed for good, of those that ended.")
+    booked = GaugeMetricFamily("otel_pipeline_ledger_booked_timestamp_seconds", "Until when costs are booked.")
+    for currency, ratio in found.ratios.items():
+        waste.add_metric((currency,), ratio)
+    if found.refunds is not None:
+        refunds.add_metric((), found.refunds)
+    if found.booked_ns:
+        booked.add_metric((), found.booked_ns / NANO)
+    return (
+        _counter("otel_pipeline_cost", "What was paid.", ("currency",), found.paid),
+        _counter("otel_pipeline_idle_cost", "What nobody used.", ("currency", "bucket"), found.idle),
+        waste,
+        refunds,
+        booked,
+    )
 
 
 def _counter(name: str, text: str, labels: tuple[str, ...], sums: Sums) -> CounterMetricFamily:

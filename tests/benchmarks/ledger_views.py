@@ -92,7 +92,8 @@ def questions(database: Database) -> dict[str, Callable[[], object]]:
         asked[f"{period} by backend, idle weighted"] = reading(view, window, "backend", Idle(IdlePolicy.WEIGHTED))
     clock = iter(range(booked // 10**9, 2**40, 60))
     metrics = LedgerMetrics(database, CONFIG, lambda: float(next(clock)))
-    asked["metrics"] = lambda: list(metrics.collect())
+    asked["metrics, read"] = metrics.read
+    asked["metrics, scraped"] = lambda: list(metrics.collect())
     return asked
 
 

@@ -21,6 +21,7 @@ def test_a_law_of_views_holds_on_postgresql(law: Callable[[Database], None], fre
 def test_prometheus_is_told_the_day_of_a_ledger_on_postgresql(fresh: Callable[[], Database]) -> None:
     database = fresh()
     filled(database)
-    families = LedgerMetrics(database, CostReportsConfig(), lambda: T0 + 80_000.0).collect()
-    day = next(family for family in families if family.name == "otel_pipeline_day_cost")
+    metrics = LedgerMetrics(database, CostReportsConfig(), lambda: T0 + 80_000.0)
+    metrics.read()
+    day = next(family for family in metrics.collect() if family.name == "otel_pipeline_day_cost")
     assert {sample.labels["currency"]: sample.value for sample in day.samples} == {"USD": 7.2, "EUR": 0.64}

@@ -10,6 +10,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from otel_pipeline.errors import StoreError
+from otel_pipeline.stats import Stats
+from otel_pipeline.store.books import open_book
+from otel_pipeline.store.config import StoreConfig
 from otel_pipeline.store.database import open_database
 from otel_pipeline.store.ledger_metrics import READ_S, LedgerMetrics
 from otel_pipeline.store.ledger_report_config import CostReportsConfig
@@ -30,16 +34,25 @@ class Scraped:
 
     def restart(self) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(LedgerMetrics(self.watched.database, self.config, lambda: self.now_s))
+        self.metrics = LedgerMetrics(self.watched.database, self.config, lambda: self.now_s)
+        self.metrics.read()
+        self.registry.register(self.metrics)
+
+    def read(self) -> None:
+        self.now_s += READ_S
+        self.metrics.read()
 
     def scrape(self) -> dict[Key, float]:
-        self.now_s += READ_S
-        text = generate_latest(self.registry).decode()
-        return {
-            (sample.name, frozenset(sample.labels.values())): sample.value
-            for family in parse(text)
-            for sample in family.samples
-        }
+        self.read()
+        return samples(self.registry)
+
+
+def samples(registry: CollectorRegistry) -> dict[Key, float]:
+    return {
+        (sample.name, frozenset(sample.labels.values())): sample.value
+        for family in parse(generate_latest(registry).decode())
+        for sample in family.samples
+    }
 
 
 @pytest.fixture
@@ -121,3 +134,48 @@ def test_backends_beyond_the_bound_are_one_series(scraped: Scraped, monkeypatch:
     names = {labels for name, labels in scraped.scrape() if name == TOTAL[0]}
     assert len(names) == 3
     assert frozenset({"__overflow__"}) in names
+
+
+def test_a_scrape_never_waits_for_the_store(scraped: Scraped, monkeypatch: pytest.MonkeyPatch) -> None:
+    scraped.watched.apply(record(JOB, seen={GPU: (0, 60)}))
+    before = scraped.scrape()
+
+    def unreachable() -> None:
+        raise AssertionError("the store was asked")
+
+    monkeypatch.setattr(scraped.watched.database, "read", unreachable)
+    scraped.now_s += 10 * READ_S
+    assert samples(scraped.registry) == before
+
+
+def test_what_was_read_stands_while_the_store_is_away(scraped: Scraped, monkeypatch: pytest.MonkeyPatch) -> None:
+    scraped.watched.apply(record(JOB, seen={GPU: (0, 60)}))
+    before = scraped.scrape()
+
+    def away() -> None:
+        raise StoreError("the store is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scraped.watched.database, "read", away)
+        assert scraped.scrape() == before
+    assert scraped.scrape()[TOTAL] == 0.03
+
+
+def test_a_new_series_is_zero_until_it_was_scraped(scraped: Scraped) -> None:
+    scraped.watched.apply(record(JOB, seen={GPU: (0, 60)}))
+    for _ in range(3):
+        scraped.read()
+    assert scraped.scrape()[TOTAL] == 0
+    assert scraped.scrape()[TOTAL] == 0.03
+
+
+def test_the_thread_of_the_book_reads_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("otel_pipeline.store.ledger_metrics.READ_S", 0.0)
+    stats = Stats()
+    book = open_book("ledger", StoreConfig(), tmp_path, stats)
+    booked = key("otel_pipeline_ledger_booked_timestamp_seconds")
+    book.apply("epoch", 0, [record(JOB, seen={GPU: (0, 60)})])
+    assert booked not in samples(stats.registry)
+    book.tend()  # type: ignore[attr-defined]  # a book that is tended
+    assert samples(stats.registry)[booked] > 0
+    book.close()
