@@ -127,23 +127,20 @@ def gather(connection: sa.Connection, names: Names, spans: Sequence[Spans]) -> A
 
 def claim_rows(connection: sa.Connection, names: Names, arrivals: Arrivals) -> list[tuple[int, ...]]:
     """GPU, hour, trace_lo, trace_hi, span of all that costs something."""
-    found: list[tuple[int, ...]] = []
+    parts: list[tuple[Ints, Ints, Ints]] = []
     for fact, rows in arrivals.claiming():
         first = arrivals.start_ns[rows] // HOUR_NS
         count = (arrivals.end_ns[rows] - 1) // HOUR_NS - first + 1
         which = np.repeat(np.arange(len(rows)), count)
         hours = (first[which] + np.arange(len(which)) - (np.cumsum(count) - count)[which]) * HOUR_NS
-        for number in names.gpus.of(connection, fact.gpus).values():
-            found += _claims(arrivals, rows[which], number, hours)
+        gpus = names.gpus.of(connection, fact.gpus).values()
+        parts += [(np.full(len(which), number), hours, rows[which]) for number in gpus]
     direct = arrivals.direct()
-    found += _claims(arrivals, direct, NO_GPU, arrivals.end_ns[direct] // HOUR_NS * HOUR_NS)
-    return sorted(found)
-
-
-def _claims(arrivals: Arrivals, rows: Ints, gpu: int, hours: Ints) -> list[tuple[int, ...]]:
-    ids = arrivals.ids[rows]
-    columns = (hours, ids[:, 1], ids[:, 0], ids[:, 2])
-    return [(gpu, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    parts.append((np.full(len(direct), NO_GPU), arrivals.end_ns[direct] // HOUR_NS * HOUR_NS, direct))
+    gpu, hour, row = (np.concatenate(column) for column in zip(*parts, strict=True))
+    hi, lo, span = arrivals.ids[row].T
+    order = np.lexsort((span, hi, lo, hour, gpu))
+    return list(zip(*(column[order].tolist() for column in (gpu, hour, lo, hi, span)), strict=True))
 
 
 def _part(connection: sa.Connection, names: Names, spans: Spans, jobs: dict[int, str]) -> dict[str, Any]:

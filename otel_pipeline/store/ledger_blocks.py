@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise, repeat
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import sqlalchemy as sa
@@ -22,7 +22,6 @@ from otel_pipeline.store.ledger_sums import add_sums
 from otel_pipeline.store.ledger_tables import (
     ALLOCATION,
     AMOUNTS,
-    ATTEMPT_COST,
     CHARGE,
     CLAIM,
     GPU_HOUR,
@@ -142,25 +141,11 @@ def book(connection: sa.Connection, names: Names, block: Block, more: Books, boo
         for (at, currency), amounts in sorted(more.periods.items())
     ]
     add(connection, PERIOD, periods)
-    _sum_up(connection, names, block, more)
+    add_sums(connection, names, block.hour, block.gpu, more.cells)
+    _add_hours(connection, block, more)
 
 
-def _sum_up(connection: sa.Connection, names: Names, block: Block, more: Books) -> None:
-    belonging: dict[tuple[int, int, int, str], int] = defaultdict(int)
-    attempts: dict[tuple[int, int, str], int] = defaultdict(int)
-    attempt_of: dict[int, int] = {}
-    for cell, nano in more.cells.items():
-        _, _, _, _, fact, user, job, currency = cell
-        belonging[fact, user, job, currency] += nano
-        if job:
-            if fact not in attempt_of:
-                attempt_of[fact] = names.fact(connection, fact).attempt
-            attempts[job, attempt_of[fact], currency] += nano
-    add_sums(connection, names, block.hour, block.gpu, belonging)
-    rows: list[tuple[Any, ...]] = [
-        (job, attempt, currency, nano) for (job, attempt, currency), nano in sorted(attempts.items()) if nano
-    ]
-    add_up(connection, ATTEMPT_COST, rows, ["nano"])
+def _add_hours(connection: sa.Connection, block: Block, more: Books) -> None:
     hours: dict[str, tuple[int, ...]] = {}
     for (_, currency), amounts in more.periods.items():
         known = hours.get(currency, NOTHING)

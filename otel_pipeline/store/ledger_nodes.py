@@ -16,11 +16,17 @@ from otel_pipeline.store.database import listed
 from otel_pipeline.store.ledger_tables import CLAIM, NO_GPU, SPAN, SPAN_KEY, WORD
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from otel_pipeline.store.ledger_names import Names
 
 Key = tuple[int, int, int]
 """trace_lo, trace_hi, span"""
 FIELDS: Final = (*SPAN_KEY, "parent", "start_ns", "end_ns", "fact", "user_id", "job", "charge", "nano")
+PARENT: Final = [0, 1, 3]
+"""The columns that are the key of a span's parent."""
+MIXERS: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
+"""Odd numbers without a pattern."""
 COLUMNS: Final = tuple(
     sa.func.coalesce(SPAN.c[name], 0) if name in ("charge", "nano") else SPAN.c[name] for name in FIELDS
 )
@@ -84,25 +90,43 @@ def load_nodes(connection: sa.Connection, names: Names, block: Block) -> Nodes:
         here &= (SPAN.c.end_ns >= start) & (SPAN.c.end_ns < end)
     else:
         here &= (SPAN.c.end_ns > start) & (SPAN.c.start_ns < end)
-    numbers = _numbers(connection.execute(sa.select(*COLUMNS).join_from(CLAIM, SPAN, same_span()).where(here)).all())
+    numbers = _numbers(connection, sa.select(*COLUMNS).join_from(CLAIM, SPAN, same_span()).where(here))
     numbers = numbers[order_of(numbers[:, [1, 0, 2]])]
     claims = len(numbers)
-    code: dict[Key, int] = dict(zip(_keys(numbers, 2), range(claims), strict=True))
     sought: set[Key] = set()
-    level = numbers
+    level, places = numbers, places_of(numbers[:, :3], numbers[:, PARENT])
     for _ in range(LEDGER_DEPTH_MAX):
-        with_parent = level[level[:, 3] != 0]
-        missing = {key for key in _keys(with_parent, 3) if key not in code} - sought
-        if not missing:
+        missing = level[(places[len(numbers) - len(level) :] == NO_PARENT) & (level[:, 3] != 0)][:, PARENT]
+        keys = {(lo, hi, span) for lo, hi, span in missing.tolist()} - sought
+        if not keys:
             break
-        sought |= missing
-        level = _lookup(connection, missing)
-        code.update(zip(_keys(level, 2), range(len(numbers), len(numbers) + len(level)), strict=True))
+        sought |= keys
+        level = _lookup(connection, keys)
         numbers = np.concatenate([numbers, level])
-    above = np.array([code.get(key, NO_PARENT) for key in _keys(numbers, 3)], dtype=np.int64)
-    above[numbers[:, 3] == 0] = NO_PARENT
+        places = places_of(numbers[:, :3], numbers[:, PARENT])
+    above = np.where(numbers[:, 3] == 0, NO_PARENT, places)
     above = without_cycles(above)
     return Nodes(claims, numbers, above, _belonging(connection, names, numbers, above))
+
+
+def places_of(keys: Ints, wanted: Ints) -> Ints:
+    """The row of `keys`, which are distinct, that is each of `wanted`; NO_PARENT for none. Both are [row, 3]."""
+    mixed = _mixed(keys)
+    order = np.argsort(mixed)
+    mixed = mixed[order]
+    if (mixed[1:] == mixed[:-1]).any():  # hardly ever
+        rows = {key: row for row, key in enumerate(map(tuple, keys.tolist()))}
+        return np.array([rows.get(key, NO_PARENT) for key in map(tuple, wanted.tolist())], dtype=np.int64)
+    if not len(keys):
+        return np.full(len(wanted), NO_PARENT, dtype=np.int64)
+    found = order[np.minimum(np.searchsorted(mixed, _mixed(wanted)), len(keys) - 1)]
+    return np.where((keys[found] == wanted).all(axis=1), found, NO_PARENT)
+
+
+def _mixed(keys: Ints) -> npt.NDArray[np.uint64]:
+    """64 bits of each key: the same for equal ones, and hardly ever for others."""
+    mixed: npt.NDArray[np.uint64] = (np.ascontiguousarray(keys).view(np.uint64) * MIXERS).sum(axis=1, dtype=np.uint64)
+    return mixed
 
 
 def same_span() -> sa.ColumnElement[bool]:
@@ -110,13 +134,10 @@ def same_span() -> sa.ColumnElement[bool]:
     return sa.and_(*(CLAIM.c[name] == SPAN.c[name] for name in SPAN_KEY))
 
 
-def _keys(numbers: Ints, column: int) -> list[Key]:
-    """By span (2) or by parent (3)."""
-    return list(zip(*(numbers[:, place].tolist() for place in (0, 1, column)), strict=True))
-
-
-def _numbers(rows: Any) -> Ints:
-    """Not `np.array(rows)`: it would ask each row of the database's library what kind of array it is."""
+def _numbers(connection: sa.Connection, question: sa.Select[Any]) -> Ints:
+    """The rows of a question for COLUMNS, taken from the database's library: there may be many."""
+    cursor = connection.execute(question).cursor
+    rows = cursor.fetchall() if cursor is not None else []
     return np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * len(FIELDS)).reshape(-1, len(FIELDS))
 
 
@@ -124,7 +145,7 @@ def _lookup(connection: sa.Connection, keys: set[Key]) -> Ints:
     words = list(zip(*sorted(keys), strict=True))
     wanted = listed(connection, [(name, WORD, words[place]) for place, name in enumerate(SPAN_KEY)])
     same = sa.and_(*(SPAN.c[name] == wanted.c[name] for name in SPAN_KEY))
-    return _numbers(connection.execute(sa.select(*COLUMNS).join_from(wanted, SPAN, same)).all())
+    return _numbers(connection, sa.select(*COLUMNS).join_from(wanted, SPAN, same))
 
 
 def _belonging(connection: sa.Connection, names: Names, numbers: Ints, above: Ints) -> Ints:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import sqlalchemy as sa
 
-from otel_pipeline.store.database import METADATA, insert, listed
+from otel_pipeline.store.database import METADATA, listed
 from otel_pipeline.store.ledger_sums import NO_WASTE, SUCCEEDED
-from otel_pipeline.store.ledger_tables import ATTEMPT_COST, FACT, JOB, USER, WORD
+from otel_pipeline.store.ledger_tables import ATTEMPT_COST, FACT, JOB, USER, WORD, merge
 
 if TYPE_CHECKING:
     from otel_pipeline.store.ledger_arrivals import Arrivals
@@ -31,6 +31,12 @@ RUN: Final = sa.Table(
     sa.Column("user_id", sa.BigInteger, nullable=False),
 )
 """The span of each attempt of a job; of several the one that ended last. There is an index by last_ns."""
+
+LATER: Final = "(excluded.last_ns, excluded.fact) > (ledger_run.last_ns, ledger_run.fact)"
+CHANGES: Final = {
+    name: f"CASE WHEN {LATER} THEN excluded.{name} ELSE {RUN.name}.{name} END"
+    for name in ("first_ns", "last_ns", "fact", "user_id")
+}
 
 ATTEMPTS_USUAL: Final = 8
 """Of one job at most; where jobs have more a list may be shorter than was asked for."""
@@ -72,32 +78,17 @@ class JobLine:
 
 def keep_runs(connection: sa.Connection, arrivals: Arrivals) -> None:
     """Adds what new spans tell; within the transaction that stores them."""
-    found: dict[tuple[int, int], dict[str, Any]] = {}
+    found: dict[tuple[int, int], tuple[int, int, int, int]] = {}
     jobs = {number for number, fact in arrivals.facts.items() if fact.kind == "job"}
     rows = np.flatnonzero((arrivals.job != 0) & np.isin(arrivals.fact, list(jobs)))
-    for row in rows.tolist():
-        number = int(arrivals.fact[row])
-        job, attempt, last = int(arrivals.job[row]), arrivals.facts[number].attempt, int(arrivals.end_ns[row])
-        known = found.get((job, attempt))
-        if known is None or (last, number) > (known["last_ns"], known["fact"]):
-            found[job, attempt] = {
-                "job": job,
-                "attempt": attempt,
-                "first_ns": int(arrivals.start_ns[row]),
-                "last_ns": last,
-                "fact": number,
-                "user_id": int(arrivals.user[row]),
-            }
-    if not found:
-        return
-    command = insert(connection, RUN)
-    new, old = command.excluded, RUN.c
-    later = (new.last_ns > old.last_ns) | ((new.last_ns == old.last_ns) & (new.fact > old.fact))
-    changes = {
-        name: sa.case((later, new[name]), else_=old[name]) for name in ("first_ns", "last_ns", "fact", "user_id")
-    }
-    command = command.on_conflict_do_update(index_elements=["job", "attempt"], set_=changes)
-    connection.execute(command, list(found.values()))
+    columns = (arrivals.job, arrivals.start_ns, arrivals.end_ns, arrivals.fact, arrivals.user)
+    for job, *run in zip(*(column[rows].tolist() for column in columns), strict=True):
+        first, last, fact, user = run
+        key = (job, arrivals.facts[fact].attempt)
+        known = found.get(key)
+        if known is None or (last, fact) > known[1:3]:
+            found[key] = (first, last, fact, user)
+    merge(connection, RUN, [(*key, *run) for key, run in found.items()], CHANGES)
 
 
 def ended(connection: sa.Connection, window: Window, name: str) -> dict[int, Ended]:

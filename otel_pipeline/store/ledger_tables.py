@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from otel_pipeline.store.database import METADATA, insert, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 WORD: Final = sa.BigInteger()
 NO_GPU: Final = 0
@@ -169,12 +169,21 @@ def add(connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[Any, ..
 
 def add_up(connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]], sums: Sequence[str]) -> None:
     """Inserts rows, or adds the columns `sums` to those that are there. No key may stand twice among the rows."""
+    merge(connection, table, rows, {name: f"{table.name}.{name} + excluded.{name}" for name in sums})
+
+
+def merge(
+    connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]], changing: Mapping[str, str]
+) -> None:
+    """Inserts rows, whose values stand in the order of the table's columns; where one is there it is changed: columns
+    and what they become, in SQL with the names `excluded` and that of the table.
+    """
     if not rows:
         return
     columns = [column.name for column in table.columns]
     keys = [column.name for column in table.primary_key]
     named = ", ".join(columns)
-    changes = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in sums)
+    changes = ", ".join(f"{name} = {value}" for name, value in changing.items())
     text = f"INSERT INTO {table.name} ({named}) VALUES ({{}}) ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}"  # noqa: S608
     mark = "?" if connection.dialect.name == "sqlite" else "%s"
     connection.exec_driver_sql(text.format(", ".join([mark] * len(columns))), list(rows))

@@ -20,7 +20,7 @@ from otel_pipeline.store.ledger_editions import Editions, pins_of
 from otel_pipeline.store.ledger_names import Names
 from otel_pipeline.store.ledger_nested import charged_twice
 from otel_pipeline.store.ledger_nodes import block_of
-from otel_pipeline.store.ledger_sums import proof
+from otel_pipeline.store.ledger_sums import proofs
 from otel_pipeline.store.ledger_tables import (
     ALLOCATION,
     AMOUNTS,
@@ -82,6 +82,8 @@ def verify(database: Database, since_ns: int = EVER[0], until_ns: int = EVER[1])
     with database.read() as connection:
         _count(connection, found, since_ns, until_ns)
         for kind, question in _questions(since_ns, until_ns):
+            if kind == "law" and not found.deviations:
+                continue  # what adds up in each booking does so over all of them
             rows = connection.execute(question.limit(LEDGER_DEVIATIONS_MAX + 1)).mappings().all()
             found.more |= len(rows) > LEDGER_DEVIATIONS_MAX
             for row in rows[:LEDGER_DEVIATIONS_MAX]:
@@ -161,16 +163,16 @@ def _count(connection: sa.Connection, found: Verdict, since_ns: int, until_ns: i
 def _questions(since_ns: int, until_ns: int) -> Iterator[tuple[str, sa.Select[Any]]]:
     cells = (A.start_ns >= since_ns) & (A.start_ns < until_ns)
     periods = (P.start_ns >= since_ns) & (P.start_ns < until_ns)
-    yield "law", _balance(cells, periods, "gpu", "start_ns", "currency")
     yield "correction", _balance(cells, periods, "gpu", "start_ns", "currency", "booking")
+    yield "law", _balance(cells, periods, "gpu", "start_ns", "currency")
     yield "booked_twice", _twice(cells)
     yield "negative", _negative(periods)
     yield "overlap", _overlaps(periods)
     yield "unknown_span", _unknown(cells)
     yield "not_booked", _not_booked(since_ns, until_ns)
     yield "job_total", _job_totals()
-    for amount in ("nano", "wasted"):
-        yield "sum", _off(*proof(since_ns, until_ns, amount))
+    for question in proofs(since_ns, until_ns):
+        yield "sum", question
     for name in AMOUNTS:
         yield "hour_total", _hours(name, since_ns, until_ns, periods)
 
@@ -199,8 +201,12 @@ def _balance(cells: sa.ColumnElement[bool], periods: sa.ColumnElement[bool], *na
 
 def _twice(cells: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """Spans that belong to several facts, users or jobs at a time, or cost less than nothing."""
-    key = [A[name] for name in ("gpu", "start_ns", *SPAN_KEY, "currency")]
-    one = sa.select(*key, _sum(A.nano).label("nano")).where(cells & ((A.span != 0) | (A.trace_lo != 0)))
+    span = [A[name] for name in ("gpu", "start_ns", *SPAN_KEY)]
+    named = cells & ((A.span != 0) | (A.trace_lo != 0))
+    # Most stand there once. To see that takes no sorting, for the key begins so.
+    several = sa.select(*span).where(named).group_by(*span).having((sa.func.count() > 1) | (sa.func.min(A.nano) < 0))
+    key = [*span, A.currency]
+    one = sa.select(*key, _sum(A.nano).label("nano")).where(sa.tuple_(*span).in_(several))
     each = one.group_by(*key, A.fact, A.user_id, A.job).having(sa.func.sum(A.nano) != 0).subquery()
     keys = [each.c[column.name] for column in key]
     wrong = (sa.func.count() > 1) | (sa.func.min(each.c.nano) < 0)
