@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -123,6 +123,21 @@ class PriceBook:
             if not steps or found.entry is not steps[-1][1].entry:
                 steps.append((at, found))
         return steps
+
+    def sure(
+        self, asked: Subject, at_ns: int, unknown: Callable[[str], bool], bases: frozenset[Basis] = ANY_BASIS
+    ) -> Row | None:
+        """The row that holds whatever is unknown: names of conditions, such as pod or attributes.tier. None if there is
+        none, or if another one might hold.
+        """
+        for entry in self.entries:
+            if entry.row.basis in bases and entry.row.start_ns <= at_ns < entry.row.end_ns:
+                missed = list(_missed(entry, asked))
+                if not missed:
+                    return entry.row
+                if all(map(unknown, missed)):
+                    return None
+        return None
 
     def explain(self, asked: Subject, at_ns: int, bases: frozenset[Basis] = ANY_BASIS) -> list[Verdict]:
         """What became of every row: the winner, then those that lost, best first, then those that do not match."""

@@ -32,6 +32,9 @@ class Priced:
     price_id: str
     status: str
     reason: str
+    asked: str = ""
+    """What the price was looked up by besides the span's fact, a JSON object: `resolution`, `width`, `height`, `pod`,
+    and `attributes` with all keys that prices look at, empty where the span has none. Empty: not known."""
 
 
 class Numbers(Generic[T]):
@@ -145,7 +148,7 @@ def _fact_row(number: int, fact: Fact) -> tuple[Any, ...]:
 
 
 def _charge_body(priced: Priced) -> str:
-    return json.dumps([priced.currency, priced.basis, priced.price_id, priced.status, priced.reason])
+    return json.dumps([priced.currency, priced.basis, priced.price_id, priced.status, priced.reason, priced.asked])
 
 
 def _charge_row(number: int, priced: Priced) -> tuple[Any, ...]:

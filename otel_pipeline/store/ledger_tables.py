@@ -75,8 +75,9 @@ CHARGE: Final = sa.Table(
     "ledger_charge",
     METADATA,
     *_words("id", key=["id"]),
-    *_texts("currency", "basis", "price_id", "status", "reason", "body"),
+    *_texts("currency", "basis", "price_id", "status", "reason", "asked", "body"),
 )
+"""What direct charges have in common, as in ledger_names.Priced."""
 
 SPAN: Final = sa.Table(
     "ledger_span",

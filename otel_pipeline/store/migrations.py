@@ -147,6 +147,7 @@ MIGRATIONS: Final = (
                 price_id TEXT NOT NULL,
                 status TEXT NOT NULL,
                 reason TEXT NOT NULL,
+                asked TEXT NOT NULL,
                 body TEXT NOT NULL UNIQUE
             )""",
             """CREATE TABLE ledger_span (

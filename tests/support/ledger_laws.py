@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -369,6 +370,32 @@ def a_charge_without_a_price_gets_one_later(database: Database) -> None:
     assert verify(database).deviations == []
 
 
+def a_charge_is_reckoned_again_by_what_its_price_was_looked_up_by(database: Database) -> None:
+    """As far as it is kept: what a price may depend on and nobody looked at leaves the charge as it is."""
+    watched = Watched(database)
+    used = {"gpus": (), "kind": "call", "model": "veo", "quantities": '{"video_ns":8000000000}', "nano": 7}
+    watched.apply(record(*(One(span, 100, 200, trace=span, currency=f"X{span}", **used) for span in (1, 2, 3))))
+    watched.settle()
+    asked = {
+        1: {"resolution": "1080p", "attributes": {"tier": "pro"}},
+        2: {"width": 640, "height": 480, "attributes": {}},
+    }
+    with database.write() as connection:
+        for span, told in asked.items():
+            same = CHARGE.c.currency == f"X{span}"
+            connection.execute(sa.update(CHARGE).where(same).values(asked=json.dumps(told)))
+    match = {"model": "veo"}
+    plain = price("0.1", basis="video_second", match=match, prices={"480p": "0.05"})
+    found = reprice(database, prices(plain), T0 * 10**9, 0)
+    assert (found.charges, found.kept) == (2, 1)
+    assert totals(watched.books())["total"] == 800_000_000 + 400_000_000 + 7
+    pro = price("0.3", basis="video_second", match={"model": "veo", "attributes": {"tier": "pro"}}, id="pro")
+    found = reprice(database, prices(plain, pro), T0 * 10**9, 0)
+    assert (found.charges, found.kept) == (1, 2)
+    assert totals(watched.books())["total"] == 2_400_000_000 + 400_000_000 + 7
+    assert verify(database).deviations == []
+
+
 def old_hours_are_kept_without_spans(database: Database) -> None:
     watched = Watched(database, retention_s=LATER_S)
     first, second = One(1, 0, 30, job="J", kind="job", outcome="ok"), One(2, 3000, 4000, parent=1)
@@ -440,6 +467,7 @@ LAWS: Sequence[Callable[[Database], None]] = (
     a_late_span_is_booked_at_the_prices_of_its_hour,
     what_is_not_booked_yet_is_booked_at_new_prices,
     a_charge_without_a_price_gets_one_later,
+    a_charge_is_reckoned_again_by_what_its_price_was_looked_up_by,
     old_hours_are_kept_without_spans,
     what_was_tampered_with_is_named,
     an_hour_that_cannot_be_booked_keeps_no_other_waiting,

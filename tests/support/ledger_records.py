@@ -117,8 +117,8 @@ def price(
     since: float | None = None,
     until: float | None = None,
     basis: str = "gpu_second",
-    match: dict[str, str] | None = None,
-    **more: str,
+    match: dict[str, Any] | None = None,
+    **more: Any,
 ) -> Row:
     """A price of the test's GPUs; times in seconds after T0."""
     fields = {
