@@ -13,11 +13,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 
 from otel_pipeline.ledger.records import NUMBERS, TEXTS, Fact, Presence, Spans, encode
 from otel_pipeline.store.database import open_database
@@ -25,6 +27,7 @@ from otel_pipeline.store.ledger import Ledger
 from otel_pipeline.store.ledger_verify import verify
 from otel_pipeline.wire.batch import Strings
 from tests.support.ledger_records import NAME, SECOND, T0, prices, strings
+from tests.support.postgres import binaries, server
 
 GPUS = 8
 STAGES = 9
@@ -79,22 +82,59 @@ def _record(number: np.ndarray, facts: list[Fact], chance: np.random.Generator) 
     return encode(Spans(facts=facts, fact=fact, **arrays, **columns), seen)
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--spans", type=int, default=100_000)
-    options.add_argument("--together", type=int, default=10, help="records in one call, of 1000 spans each")
+def arguments(text: str | None, spans: int) -> argparse.ArgumentParser:
+    """What the benchmarks of the ledger have in common."""
+    options = argparse.ArgumentParser(description=text)
+    options.add_argument("--spans", type=int, default=spans)
     options.add_argument("--directory", type=Path)
     options.add_argument("--url", help="a PostgreSQL database instead of a file")
+    options.add_argument("--postgresql", action="store_true", help="the same, on a server that is started for this")
+    return options
+
+
+@contextmanager
+def store(given: argparse.Namespace) -> Iterator[str | Path]:
+    """The file or the URL that the arguments name."""
+    programs = binaries() if given.postgresql else None
+    if programs is not None:
+        with server(programs) as url:
+            yield url
+    elif given.url:
+        yield given.url
+    else:
+        directory = given.directory or Path(tempfile.mkdtemp(prefix="ledger-"))
+        directory.mkdir(exist_ok=True)
+        yield directory / "ledger.db"
+        if not given.directory:
+            shutil.rmtree(directory)
+
+
+def bytes_of(place: str | Path) -> int:
+    if isinstance(place, Path):
+        return sum(file.stat().st_size for file in place.parent.iterdir())
+    database = open_database(place, owner=False)
+    with database.read() as connection:
+        size: int = connection.execute(sa.text("SELECT pg_database_size(current_database())")).scalar_one()
+    database.close()
+    return size
+
+
+def main() -> None:
+    options = arguments(__doc__, 100_000)
+    options.add_argument("--together", type=int, default=10, help="records in one call, of 1000 spans each")
     given = options.parse_args()
-    directory = given.directory or Path(tempfile.mkdtemp(prefix="ledger-"))
-    place = given.url or directory / "ledger.db"
+    with store(given) as place:
+        measure(place, given.spans, given.together)
+
+
+def measure(place: str | Path, spans: int, together: int) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     ledger = Ledger(open_database(place, owner=True), prices(), clock=lambda: T0 + 10**7)
     applied, cpu, wall, slowest = 0, 0.0, 0.0, 0.0
     pending: list[bytes] = []
-    for record in chain(batches(given.spans), [b""]):
+    for record in chain(batches(spans), [b""]):
         pending += [record] if record else []
-        if len(pending) < given.together and record:
+        if len(pending) < together and record:
             continue
         at, real = time.process_time(), time.perf_counter()
         ledger.apply("bench", applied, pending)
@@ -107,20 +147,16 @@ def main() -> None:
         pass
     cpu, wall = cpu + time.process_time() - at, wall + time.perf_counter() - real
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    spans = given.spans
     print(f"{spans} spans: {spans / cpu:,.0f} spans/s CPU ({cpu / spans * 1e6:.1f} us each), {spans / wall:,.0f} wall")
     print(f"slowest call {slowest:.2f} s; resident {memory / 1024:.0f} MiB at most, {before / 1024:.0f} before")
     ledger.close()
-    if not given.url:
-        size = sum(file.stat().st_size for file in directory.iterdir())
-        print(f"store {size / 2**20:.0f} MiB, {size / spans:.0f} bytes a span")
+    size = bytes_of(place)
+    print(f"store {size / 2**20:.0f} MiB, {size / spans:.0f} bytes a span")
     database = open_database(place, owner=False)
     at = time.perf_counter()
     found = verify(database)
     print(f"verify: {time.perf_counter() - at:.1f} s, {len(found.deviations)} deviations, {found.periods} periods")
     database.close()
-    if not given.directory:
-        shutil.rmtree(directory)
 
 
 if __name__ == "__main__":

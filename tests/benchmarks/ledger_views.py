@@ -8,10 +8,7 @@ wall clock in ms, median and 95 of 100, and the process's CPU time: with SQLite 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -33,7 +30,7 @@ from otel_pipeline.store.ledger_tables import ALLOCATION
 from otel_pipeline.store.ledger_views import Idle, view
 from otel_pipeline.store.ledger_windows import booked_ns
 from otel_pipeline.wire.batch import Strings
-from tests.benchmarks.ledger import batches
+from tests.benchmarks.ledger import arguments, batches, store
 from tests.support.ledger_records import T0, prices
 
 CONFIG = CostReportsConfig(reference_price="0.08")
@@ -98,18 +95,17 @@ def questions(database: Database) -> dict[str, Callable[[], object]]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--spans", type=int, default=50_000)
+    options = arguments(__doc__, 50_000)
     options.add_argument("--users", type=int, default=2_000)
     options.add_argument("--times", type=int, default=20)
-    options.add_argument("--directory", type=Path)
-    options.add_argument("--url", help="a PostgreSQL database instead of a file")
     given = options.parse_args()
-    directory = given.directory or Path(tempfile.mkdtemp(prefix="ledger-views-"))
-    directory.mkdir(exist_ok=True)
-    place = given.url or directory / "ledger.db"
-    if given.url or not (directory / "ledger.db").exists():
-        fill(place, given.spans, given.users)
+    with store(given) as place:
+        if not isinstance(place, Path) or not place.exists():
+            fill(place, given.spans, given.users)
+        ask_all(place, given.times)
+
+
+def ask_all(place: str | Path, times: int) -> None:
     database = open_database(place, owner=False)
     with database.read() as connection:
         for table in (ALLOCATION, SUM):
@@ -119,15 +115,13 @@ def main() -> None:
     print(f"{'':34}{'median ms':>10}{'p95 ms':>10}{'CPU ms':>10}")
     for name, ask in questions(database).items():
         took = []
-        for _ in range(given.times):
+        for _ in range(times):
             at, cpu = time.perf_counter(), time.process_time()
             ask()
             took.append(((time.perf_counter() - at) * 1000, (time.process_time() - cpu) * 1000))
         wall, used = zip(*took, strict=True)
         print(f"{name:34}{np.median(wall):10.1f}{np.percentile(wall, 95):10.1f}{np.median(used):10.1f}", flush=True)
     database.close()
-    if not given.directory:
-        shutil.rmtree(directory)
 
 
 if __name__ == "__main__":
