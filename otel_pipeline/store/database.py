@@ -51,6 +51,11 @@ PRAGMAS: Final = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA cache_size = -32768",
 )
+NULL: Final = "\\N"
+ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+"""Of PostgreSQL's COPY."""
+QUOTES: Final = str.maketrans({"\\": "\\\\", '"': '\\"'})
+"""Of PostgreSQL's arrays."""
 WRITES: Final = {"otel_pipeline_writes": True}
 """Marks transactions that write: SQLite is told at the begin, else two that read first would lock each other out."""
 
@@ -178,7 +183,7 @@ def listed(
 ) -> sa.Subquery:
     """Values of the program as a table, by one parameter a column: (name, type, values). Any length, one statement."""
     if connection.dialect.name == "postgresql":
-        arrays = [sa.literal(list(values), postgresql.ARRAY(kind)) for _, kind, values in columns]
+        arrays = [_array(kind, values) for _, kind, values in columns]
         names = [sa.column(name, kind) for name, kind, _ in columns]
         table = sa.func.unnest(*arrays).table_valued(*names).render_derived()
         return sa.select(*table.c).subquery()
@@ -193,6 +198,33 @@ def listed(
         for index, (name, kind, _) in enumerate(columns)
     ]
     return sa.select(*cells).subquery()
+
+
+def _array(kind: sa.types.TypeEngine[Any], values: Sequence[Any]) -> sa.ColumnElement[Any]:
+    """Values as one text, for the database's library takes long for each."""
+    texts = [f'"{value.translate(QUOTES)}"' for value in values] if isinstance(kind, sa.Text) else map(str, values)
+    return sa.cast(sa.literal(f"{{{','.join(texts)}}}", sa.Text()), postgresql.ARRAY(kind))
+
+
+def copy(connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """PostgreSQL's way for many rows, whose values stand in the order of the table's columns."""
+    columns = zip(table.columns, zip(*rows, strict=True), strict=True)
+    texts = [_copied(column, values) for column, values in columns]
+    lines = "\n".join(map("\t".join, zip(*texts, strict=True)))
+    command = f"COPY {table.name} ({', '.join(column.name for column in table.columns)}) FROM STDIN"
+    library: Any = connection.dialect.dbapi
+    cursor: Any = connection.connection.cursor()
+    try:
+        with cursor, cursor.copy(command) as stream:
+            stream.write(f"{lines}\n")
+    except library.Error as error:
+        raise sa.exc.DBAPIError.instance(command, None, error, library.Error, dialect=connection.dialect) from error
+
+
+def _copied(column: sa.Column[Any], values: Sequence[Any]) -> list[str]:
+    if isinstance(column.type, sa.Text):
+        return [NULL if value is None else value.translate(ESCAPES) for value in values]
+    return [NULL if value is None else str(value) for value in values] if column.nullable else list(map(str, values))
 
 
 def _url(place: str | Path) -> sa.URL:
@@ -276,5 +308,5 @@ def _is_damage(error: SQLAlchemyError) -> bool:
 
 def _reason(error: Exception) -> str:
     origin = getattr(error, "orig", None) or error
-    told = str(origin).partition("\nDETAIL:")[0]  # there PostgreSQL tells values
+    told = str(origin).partition("\nDETAIL:")[0].partition("\nCONTEXT:")[0]  # there PostgreSQL tells values
     return " ".join(told.split()) or type(origin).__name__

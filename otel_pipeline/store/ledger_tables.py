@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from otel_pipeline.store.database import METADATA, insert, listed
+from otel_pipeline.store.database import METADATA, copy, insert, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -163,9 +163,7 @@ def add(connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[Any, ..
         marks = ", ".join("?" * len(table.columns))
         connection.exec_driver_sql(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", list(rows))  # noqa: S608
         return
-    values = zip(table.columns, zip(*rows, strict=True), strict=True)
-    source = listed(connection, [(column.name, column.type, column_values) for column, column_values in values])
-    connection.execute(sa.insert(table).from_select([column.name for column in table.columns], sa.select(*source.c)))
+    copy(connection, table, rows)
 
 
 def add_up(connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]], sums: Sequence[str]) -> None:
@@ -183,11 +181,17 @@ def merge(
         return
     columns = [column.name for column in table.columns]
     keys = [column.name for column in table.primary_key]
-    named = ", ".join(columns)
-    changes = ", ".join(f"{name} = {value}" for name, value in changing.items())
-    text = f"INSERT INTO {table.name} ({named}) VALUES ({{}}) ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}"  # noqa: S608
-    mark = "?" if connection.dialect.name == "sqlite" else "%s"
-    connection.exec_driver_sql(text.format(", ".join([mark] * len(columns))), list(rows))
+    if connection.dialect.name == "sqlite":
+        changes = ", ".join(f"{name} = {value}" for name, value in changing.items())
+        marks = ", ".join("?" * len(columns))
+        text = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608
+        connection.exec_driver_sql(f"{text} ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}", list(rows))
+        return
+    each = zip(table.columns, zip(*rows, strict=True), strict=True)
+    source = listed(connection, [(column.name, column.type, values) for column, values in each])
+    command = insert(connection, table).from_select(columns, sa.select(*source.c))
+    texts = {name: sa.text(value) for name, value in changing.items()}
+    connection.execute(command.on_conflict_do_update(index_elements=keys, set_=texts))
 
 
 def keep(connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
