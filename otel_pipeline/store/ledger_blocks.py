@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise, repeat
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import sqlalchemy as sa
@@ -33,7 +33,7 @@ from otel_pipeline.store.ledger_tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from otel_pipeline.ledger.booking import Interval, Place
     from otel_pipeline.ledger.price_book import PriceBook
@@ -44,6 +44,21 @@ if TYPE_CHECKING:
 Cell = tuple[int, int, int, int, int, int, int, str]
 """start_ns, trace_lo, trace_hi, span, fact, user, job, currency: what a row of ALLOCATION is about."""
 NOTHING: Final = (0,) * len(AMOUNTS)
+
+
+def _booked(table: sa.Table, keys: Sequence[str], sums: Sequence[str]) -> sa.Select[Any]:
+    """The sums over all bookings of a GPU since and until a time. Built once: that takes as long as to ask it."""
+    columns = table.c
+    here = columns.gpu == sa.bindparam("gpu_is")
+    within = (columns.start_ns >= sa.bindparam("since")) & (columns.start_ns < sa.bindparam("until"))
+    by = [columns[name] for name in keys]
+    total = [sa.cast(sa.func.sum(columns[name]), sa.BigInteger) for name in sums]
+    return sa.select(*by, *total).where(here & within).group_by(*by)
+
+
+CELL_KEYS: Final = ("start_ns", "trace_lo", "trace_hi", "span", "fact", "user_id", "job", "currency")
+BOOKED_PERIODS: Final = _booked(PERIOD, ("start_ns", "currency"), AMOUNTS)
+BOOKED_CELLS: Final = _booked(ALLOCATION, CELL_KEYS, ("nano",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +105,13 @@ def due(connection: sa.Connection, names: Names, prices: PriceBook, block: Block
 
 def booked(connection: sa.Connection, block: Block) -> Books:
     """What is booked: the sums over all bookings."""
-    here = (PERIOD.c.gpu == block.gpu) & (PERIOD.c.start_ns >= block.cuts[0]) & (PERIOD.c.start_ns < block.cuts[-1])
-    key = (PERIOD.c.start_ns, PERIOD.c.currency)
-    sums = [sa.cast(sa.func.sum(PERIOD.c[name]), sa.BigInteger) for name in AMOUNTS]
-    question = sa.select(*key, *sums).where(here).group_by(*key)
-    periods = {(row[0], row[1]): tuple(row[2:]) for row in connection.execute(question)}
+    times = {"gpu_is": block.gpu, "since": block.cuts[0], "until": block.cuts[-1]}
+    rows: Iterable[Any] = connection.execute(BOOKED_PERIODS, times)
+    periods = {(row[0], row[1]): tuple(row[2:]) for row in rows}
     if not periods:
         return Books({}, {}, {})
-    columns = ALLOCATION.c
-    here = (columns.gpu == block.gpu) & (columns.start_ns >= block.cuts[0]) & (columns.start_ns < block.cuts[-1])
-    names = ("start_ns", "trace_lo", "trace_hi", "span", "fact", "user_id", "job", "currency")
-    keys = [columns[name] for name in names]
-    total = sa.cast(sa.func.sum(columns.nano), sa.BigInteger)
-    cells = {
-        (row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]): row[8]
-        for row in connection.execute(sa.select(*keys, total).where(here).group_by(*keys))
-    }
+    rows = connection.execute(BOOKED_CELLS, times)
+    cells = {(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]): row[8] for row in rows}
     return Books(cells, periods, {})
 
 

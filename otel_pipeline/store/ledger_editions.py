@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 
 Pins = list[tuple[int, int]]
 """Of one hour: (from_ns, number of the edition), in order; the first is that of the hour's begin."""
+
+
+PINS: Final = (
+    sa.select(PIN.c.from_ns, PIN.c.edition)
+    .where((PIN.c.gpu == sa.bindparam("gpu_is")) & (PIN.c.hour == sa.bindparam("hour_is")))
+    .order_by(PIN.c.from_ns)
+)
 
 
 class Editions:
@@ -96,8 +103,7 @@ class Editions:
 
 def pins_of(connection: sa.Connection, gpu: int, hour: int) -> Pins:
     """How an hour is pinned; empty if it is not booked."""
-    wanted = sa.select(PIN.c.from_ns, PIN.c.edition).where((PIN.c.gpu == gpu) & (PIN.c.hour == hour))
-    return [(row.from_ns, row.edition) for row in connection.execute(wanted.order_by(PIN.c.from_ns))]
+    return [(row.from_ns, row.edition) for row in connection.execute(PINS, {"gpu_is": gpu, "hour_is": hour})]
 
 
 def _booked_until(connection: sa.Connection, block: Block) -> int:

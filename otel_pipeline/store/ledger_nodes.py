@@ -16,6 +16,8 @@ from otel_pipeline.store.database import listed
 from otel_pipeline.store.ledger_tables import CLAIM, NO_GPU, SPAN, SPAN_KEY, WORD
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from otel_pipeline.store.ledger_names import Names
@@ -30,6 +32,20 @@ MIXERS: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E37
 COLUMNS: Final = tuple(
     sa.func.coalesce(SPAN.c[name], 0) if name in ("charge", "nano") else SPAN.c[name] for name in FIELDS
 )
+
+
+def same_span() -> sa.ColumnElement[bool]:
+    """Joins CLAIM and SPAN."""
+    return sa.and_(*(CLAIM.c[name] == SPAN.c[name] for name in SPAN_KEY))
+
+
+_HERE: Final = (CLAIM.c.gpu == sa.bindparam("gpu_is")) & (CLAIM.c.hour == sa.bindparam("hour_is"))
+_SINCE: Final = sa.bindparam("since", type_=WORD)
+_UNTIL: Final = sa.bindparam("until", type_=WORD)
+_NODES: Final = sa.select(*COLUMNS).join_from(CLAIM, SPAN, same_span()).where(_HERE)
+DIRECT: Final = _NODES.where((SPAN.c.end_ns >= _SINCE) & (SPAN.c.end_ns < _UNTIL))
+CLAIMED: Final = _NODES.where((SPAN.c.end_ns > _SINCE) & (SPAN.c.start_ns < _UNTIL))
+"""Built once: to build them takes as long as to ask them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +100,9 @@ def block_of(gpu: int, hour: int, from_ns: int, until_ns: int, period_ns: int) -
 
 def load_nodes(connection: sa.Connection, names: Names, block: Block) -> Nodes:
     """The spans of the block."""
-    start, end = block.cuts[0], block.cuts[-1]
-    here = (CLAIM.c.gpu == block.gpu) & (CLAIM.c.hour == block.hour)
-    if block.gpu == NO_GPU:
-        here &= (SPAN.c.end_ns >= start) & (SPAN.c.end_ns < end)
-    else:
-        here &= (SPAN.c.end_ns > start) & (SPAN.c.start_ns < end)
-    numbers = _numbers(connection, sa.select(*COLUMNS).join_from(CLAIM, SPAN, same_span()).where(here))
+    question = DIRECT if block.gpu == NO_GPU else CLAIMED
+    times = {"gpu_is": block.gpu, "hour_is": block.hour, "since": block.cuts[0], "until": block.cuts[-1]}
+    numbers = _numbers(connection, question, times)
     numbers = numbers[order_of(numbers[:, [1, 0, 2]])]
     claims = len(numbers)
     sought: set[Key] = set()
@@ -129,14 +141,9 @@ def _mixed(keys: Ints) -> npt.NDArray[np.uint64]:
     return mixed
 
 
-def same_span() -> sa.ColumnElement[bool]:
-    """Joins CLAIM and SPAN."""
-    return sa.and_(*(CLAIM.c[name] == SPAN.c[name] for name in SPAN_KEY))
-
-
-def _numbers(connection: sa.Connection, question: sa.Select[Any]) -> Ints:
+def _numbers(connection: sa.Connection, question: sa.Select[Any], values: Mapping[str, int] | None = None) -> Ints:
     """The rows of a question for COLUMNS, taken from the database's library: there may be many."""
-    cursor = connection.execute(question).cursor
+    cursor = connection.execute(question, values).cursor
     rows = cursor.fetchall() if cursor is not None else []
     return np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * len(FIELDS)).reshape(-1, len(FIELDS))
 
