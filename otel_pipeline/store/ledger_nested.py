@@ -2,21 +2,22 @@
 
 All spans of a trace meet in the store, whichever gateway they came through. When spans arrive, those of their traces
 that are charged are looked at together: an outer call loses its charge, and where that is booked its hour is booked
-again. Only traces with several charged spans cost anything.
+again. Only traces in which a charged span has one below it cost anything.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import sqlalchemy as sa
 
 from otel_pipeline.ledger.booking import HOUR_NS
+from otel_pipeline.ledger.claims import NO_PARENT
 from otel_pipeline.ledger.told_twice import Told, told_twice
 from otel_pipeline.limits import LEDGER_TRACES_TOGETHER
 from otel_pipeline.store.database import listed
+from otel_pipeline.store.ledger_nodes import places_of
 from otel_pipeline.store.ledger_tables import CLAIM, NO_GPU, SPAN, SPAN_KEY, WORD
 
 if TYPE_CHECKING:
@@ -36,10 +37,7 @@ def take_back(connection: sa.Connection, names: Names, marks: Marks, arrivals: A
     """Before the arrivals are stored: those that are told twice are charged nothing, and so are those that are stored.
     `known` are rows of `ledger_marks.known_spans`. How many lost their charge.
     """
-    charged = np.flatnonzero(arrivals.charge)
-    traces = Counter(map(tuple, arrivals.ids[charged, :2].tolist()))
-    traces.update((row.trace_hi, row.trace_lo) for row in known if row.charge)
-    several = {trace for trace, count in traces.items() if count > 1}
+    several = _with_charged_parents(arrivals, known)
     if not several:
         return 0
     tells = (arrivals.nano != 0) | (arrivals.reported_nano >= 0)
@@ -60,11 +58,28 @@ def take_back(connection: sa.Connection, names: Names, marks: Marks, arrivals: A
     return len(twice)
 
 
+def _with_charged_parents(arrivals: Arrivals, known: Sequence[Any]) -> set[tuple[int, ...]]:
+    """Traces in which a charged span has one below it: in most, calls have none."""
+    keys = arrivals.ids[arrivals.charge > 0]
+    parents = np.column_stack([arrivals.ids[:, :2], arrivals.parent])
+    if known:
+        rows = [(row.trace_hi, row.trace_lo, row.span, row.parent, row.charge or 0) for row in known]
+        stored = np.array(rows, dtype=np.int64)
+        keys = np.concatenate([keys, stored[stored[:, 4] > 0, :3]])
+        parents = np.concatenate([parents, stored[:, [0, 1, 3]]])
+    if not len(keys):
+        return set()
+    found = places_of(keys, parents)
+    return set(map(tuple, keys[found[found != NO_PARENT], :2].tolist()))
+
+
 def charged_twice(connection: sa.Connection, names: Names, since_ns: int, until_ns: int) -> Iterator[dict[str, int]]:
     """Keys and n$ of stored spans that are charged though they are told twice: there are none, if all is well."""
     key = (SPAN.c.trace_hi, SPAN.c.trace_lo)
     charged = SPAN.c.charge.is_not(None) & (SPAN.c.end_ns >= since_ns) & (SPAN.c.end_ns < until_ns)
-    traces = connection.execute(sa.select(*key).where(charged).group_by(*key).having(sa.func.count() > 1)).all()
+    child = SPAN.alias().c
+    below = (child.trace_lo == SPAN.c.trace_lo) & (child.trace_hi == SPAN.c.trace_hi) & (child.parent == SPAN.c.span)
+    traces = connection.execute(sa.select(*key).where(charged & sa.exists().where(below)).distinct()).all()
     for rows in _spans_of(connection, traces):
         for place in told_twice([_told(connection, names, row) for row in rows]):
             yield {**{name: getattr(rows[place], name) for name in SPAN_KEY}, "off": rows[place].nano or 0}
