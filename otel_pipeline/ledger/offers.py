@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from otel_pipeline.ledger.charge import Status
 from otel_pipeline.ledger.plans import Plan, plan_of
 from otel_pipeline.ledger.price_book import Subject
-from otel_pipeline.ledger.price_rows import ALWAYS_NS, CALL_BASES, FOREVER_NS, GPU_BASES, Basis
+from otel_pipeline.ledger.price_rows import ALWAYS_NS, CALL_BASES, FOREVER_NS, OWN_GPU_BASES
 from otel_pipeline.ledger.records import KINDS, Fact, fact_text
 from otel_pipeline.limits import COST_KNOWN_MAX
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from otel_pipeline.ledger.price_book import PriceBook
     from otel_pipeline.ledger.price_rows import Row
 
-OWN_GPU_BASES: Final = GPU_BASES | {Basis.KILOWATT_HOUR}
 FAILED, ON_GPU, CALL, REPORTED = (1 << bit for bit in range(4))
 """Bits of a span's flags, above its kind."""
 FLAGS_END: Final = len(KINDS) << 4

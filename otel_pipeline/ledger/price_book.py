@@ -96,6 +96,11 @@ class PriceBook:
         self._known: OrderedDict[tuple[Subject, frozenset[Basis]], list[Entry]] = OrderedDict()
 
     @cached_property
+    def has_energy(self) -> bool:
+        """Whether some row is about energy: else nobody need keep any."""
+        return any(entry.row.tariff for entry in self.entries)
+
+    @cached_property
     def attribute_keys(self) -> frozenset[str]:
         """The attributes that some row looks at: no others need be read."""
         return frozenset(key for entry in self.entries for key in entry.row.match.attributes)
@@ -154,7 +159,9 @@ class PriceBook:
 
 
 def rate_of(row: Row) -> Fraction:
-    """n$ per ns of a row of GPU time. A serverless worker has one rate: that of its execution."""
+    """n$ per ns of a row of GPU time, energy left out. A serverless worker has one rate: that of its execution."""
+    if row.basis is Basis.KILOWATT_HOUR:
+        return Fraction(0)
     price = row.prices.get("execution", row.price)
     if price is None:
         raise ValueError(f"{row.id} is no price of GPU time")

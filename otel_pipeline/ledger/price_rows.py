@@ -35,9 +35,13 @@ class Basis(StrEnum):
     REPORTED = "reported"
 
 
-GPU_BASES: Final = frozenset({Basis.GPU_SECOND, Basis.GPU_HOUR, Basis.SERVERLESS_SECOND})
-"""Prices of time on a GPU: what tapes are made of."""
-CALL_BASES: Final = frozenset(Basis) - GPU_BASES - {Basis.KILOWATT_HOUR}
+OWNED: Final = frozenset({Basis.GPU_SECOND, Basis.GPU_HOUR})
+"""What may cost energy beside its price: a serverless worker is always somebody else's."""
+GPU_BASES: Final = OWNED | {Basis.SERVERLESS_SECOND}
+"""Prices of time on a GPU."""
+OWN_GPU_BASES: Final = GPU_BASES | {Basis.KILOWATT_HOUR}
+"""The same, and energy: what a GPU may be paid by."""
+CALL_BASES: Final = frozenset(Basis) - OWN_GPU_BASES
 """Prices of a call to somebody else's model."""
 TIERED: Final = frozenset({Basis.IMAGE, Basis.VIDEO_SECOND})
 """What may cost by resolution; `price` is then for all other resolutions."""
@@ -125,6 +129,7 @@ class Row(_Part):
 
     effective_from is inclusive, effective_to is not. round_up: quantities are billed in multiples of it, minimum: and
     are at least this, both in the units of the basis that are measured (seconds, or 1,000 characters and so on).
+    energy_price: of a kilowatt hour, beside the price of a GPU of one's own: what it was bought for, and what it uses.
     failed: whether the provider bills what failed.
     """
 
@@ -134,6 +139,7 @@ class Row(_Part):
     price: Price | None = None
     prices: dict[str, Price] = {}
     input_image: Price | None = None
+    energy_price: Price | None = None
     currency: Annotated[str, Field(pattern=f"^{CURRENCY.pattern}$")] = "USD"
     effective_from: Moment = None
     effective_to: Moment = None
@@ -162,8 +168,14 @@ class Row(_Part):
     @property
     def free(self) -> bool:
         """Whether the operator wrote that it costs nothing."""
-        given = [*self.prices.values(), *(one for one in (self.price, self.input_image) if one is not None)]
+        single = (self.price, self.input_image, self.energy_price)
+        given = [*self.prices.values(), *(one for one in single if one is not None)]
         return bool(given) and not any(given)
+
+    @property
+    def tariff(self) -> Fraction | None:
+        """The price of a kilowatt hour, if energy costs anything."""
+        return (self.price if self.basis is Basis.KILOWATT_HOUR else self.energy_price) or None
 
 
 def _problem(row: Row) -> str:
@@ -182,6 +194,10 @@ def _problem(row: Row) -> str:
         (row.basis is Basis.MILLION_TOKENS and no_tokens, "needs prices.input or prices.output, or a price for both"),
         (row.basis is Basis.SERVERLESS_SECOND and some_phases, f"needs a price, or all prices: {kinds}"),
         (row.input_image is not None and not tiered, f"input_image is no price of a {row.basis}"),
+        (
+            row.energy_price is not None and row.basis not in OWNED,
+            f"energy_price is for GPUs of your own, beside a price of a {' or '.join(sorted(OWNED))}",
+        ),
         (row.round_up == 0, "round_up must be more than 0; leave it out if nothing is rounded"),
     )
     return next((reason for wrong, reason in problems if wrong), "")
@@ -209,7 +225,8 @@ def told_prices(row: Row) -> str:
     named = [f"{name} {decimal(price)}" for name, price in row.prices.items()]
     plain = [decimal(row.price)] if row.price is not None else []
     image = [f"input_image {decimal(row.input_image)}"] if row.input_image is not None else []
-    return f"{', '.join([*plain, *named, *image]) or 'as reported,'} {row.currency} a {row.basis}"
+    energy = f" and {decimal(row.energy_price)} a kilowatt_hour" if row.energy_price is not None else ""
+    return f"{', '.join([*plain, *named, *image]) or 'as reported,'} {row.currency} a {row.basis}{energy}"
 
 
 def day_of(at_ns: int | None) -> str:

@@ -39,6 +39,9 @@ ROW_BYTES: Final = INT64.itemsize * len(NUMBERS) + INT32.itemsize * (1 + len(TEX
 UNKNOWN: Final = -1
 """In `reported_nano` and `energy_mj`."""
 MINUTES_END: Final = 2**40
+MS_END: Final = 2**42
+"""The year 2109: as ns it still has 64 bits."""
+MJ_END: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ class Spans:
 class Presence:
     """A GPU that sent samples in these minutes (unix time / 60, ascending), and what its price is looked up by: the
     fields of a price book's subject. `hosts` are all names of its machine, the first is the one that facts use.
+    `energy` are readings of its counters: who counts, ms since 1970, and mJ since some start.
     """
 
     hosts: tuple[str, ...]
@@ -128,6 +132,7 @@ class Presence:
     region: str = ""
     pod: str = ""
     attributes: tuple[tuple[str, str], ...] = ()
+    energy: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,8 @@ def _line(values: object) -> bytes:
 def _presence_values(one: Presence) -> list[Any]:
     texts = [kept(text) for text in (one.gpu, one.name, one.provider, one.region, one.pod)]
     hosts = [kept(host) for host in one.hosts[:LEDGER_DIMENSIONS_MAX]]
-    return [hosts, *texts, _pairs(one.attributes), list(one.minutes)]
+    energy = [[kept(source), at_ms, mj] for source, at_ms, mj in one.energy]
+    return [hosts, *texts, _pairs(one.attributes), list(one.minutes), energy]
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
@@ -265,15 +271,25 @@ def _fact(values: object) -> Fact:
 
 
 def _presence(values: object) -> Presence:
-    if not isinstance(values, list) or len(values) != 8:
-        raise ValueError("a GPU of the record has not 8 values")
-    hosts, *texts, attributes, minutes = values
+    if not isinstance(values, list) or len(values) != 9:
+        raise ValueError("a GPU of the record has not 9 values")
+    hosts, *texts, attributes, minutes, energy = values
     gpu, name, provider, region, pod = _texts(texts)
     told = _listed(minutes, LEDGER_PRESENCE_MAX, "minutes")
     if not all(_is_count(minute) for minute in told):
         raise ValueError("a minute of the record is no number of a minute")
     named = tuple(_texts(_listed(hosts, LEDGER_DIMENSIONS_MAX, "hosts")))
-    return Presence(named, gpu, name, tuple(told), provider, region, pod, _read_pairs(attributes))
+    readings = tuple(_reading(one) for one in _listed(energy, LEDGER_PRESENCE_MAX, "readings"))
+    return Presence(named, gpu, name, tuple(told), provider, region, pod, _read_pairs(attributes), readings)
+
+
+def _reading(values: object) -> tuple[str, int, int]:
+    if not isinstance(values, list) or len(values) != 3:
+        raise ValueError("a reading of the record has not 3 values")
+    (source,), (at_ms, mj) = _texts(values[:1]), values[1:]
+    if not (_is_below(at_ms, MS_END) and _is_below(mj, MJ_END)):
+        raise ValueError("a reading of the record has a number that is none")
+    return source, at_ms, mj
 
 
 def _read_pairs(listed: object) -> tuple[tuple[str, str], ...]:
@@ -297,4 +313,8 @@ def _listed(values: object, size_max: int, what: str) -> list[Any]:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MINUTES_END
+    return _is_below(value, MINUTES_END)
+
+
+def _is_below(value: object, end: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < end

@@ -22,7 +22,7 @@ from otel_pipeline.ledger.booking import HOUR_NS, MINUTE_NS
 from otel_pipeline.ledger.money import NANO
 from otel_pipeline.ledger.records import decode
 from otel_pipeline.limits import LEDGER_BLOCKS_MAX, LEDGER_BOOKING_S, LEDGER_LATENESS_S
-from otel_pipeline.store import ledger_marks, ledger_presence
+from otel_pipeline.store import ledger_energy, ledger_marks, ledger_presence
 from otel_pipeline.store.database import keep_position, position
 from otel_pipeline.store.ledger_arrivals import claim_rows, gather
 from otel_pipeline.store.ledger_booking import book_blocks
@@ -161,6 +161,7 @@ class Ledger:
         presence = [one for record in records for one in record.presence]
         found = ledger_presence.seen(presence, arrivals)
         ledger_presence.keep(connection, self._names, marks, found)
+        ledger_energy.keep(connection, self._names, marks, presence)
         marks.write(connection, LATE)
         counts["late"] += len(marks.found)
         self._note_time(connection, state, [at for one in found.values() for _, at in one.intervals], arrivals)

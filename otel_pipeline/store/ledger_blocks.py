@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from otel_pipeline.ledger.allocation import allocate
 from otel_pipeline.ledger.booking import HOUR_NS, STARTUP_NS_MAX, bill, lives, table_of
+from otel_pipeline.store.ledger_energy import power_of
 from otel_pipeline.store.ledger_names import hashed
 from otel_pipeline.store.ledger_nodes import load_nodes, same_span
 from otel_pipeline.store.ledger_presence import places
@@ -54,11 +55,13 @@ NOTHING: Final = (0,) * len(AMOUNTS)
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What is or should be booked in a block. periods: AMOUNTS by (start, currency); prices: rows of the price book."""
+    """What is or should be booked in a block. periods: AMOUNTS by (start, currency); prices: rows of the price book;
+    reasons: why there is time without a price."""
 
     cells: dict[Cell, int]
     periods: dict[tuple[int, str], tuple[int, ...]]
     prices: dict[str, list[Row]]
+    reasons: str = ""
 
 
 def due(connection: sa.Connection, names: Names, prices: PriceBook, block: Block) -> Books:
@@ -71,7 +74,8 @@ def due(connection: sa.Connection, names: Names, prices: PriceBook, block: Block
     if not where:
         return Books({}, {}, {})
     claimed = _claimed(connection, block, where)
-    billed = bill(str(block.gpu), where, prices, (block.hour, end), claimed)
+    power = power_of(connection, block.gpu, block.hour, end)
+    billed = bill(str(block.gpu), where, prices, (block.hour, end), claimed, power=power)
     table = table_of(str(block.gpu), nodes.claims, nodes.above, nodes.start_ns, nodes.end_ns)
     cells: dict[Cell, int] = {}
     periods: dict[tuple[int, str], tuple[int, ...]] = {}
@@ -89,9 +93,9 @@ def due(connection: sa.Connection, names: Names, prices: PriceBook, block: Block
         for at, total, spare, paid in zip(block.cuts, found.totals, found.buckets, found.paid_by_period, strict=False):
             if paid:
                 periods[at, tape.currency] = (total, *spare, paid, 0)
-    for at, ns in _by_period(billed.unpriced, block.cuts).items():
+    for at, ns in _by_period(((start, until) for start, until, _ in billed.unpriced), block.cuts).items():
         periods[at, ""] = (*NOTHING[:-1], ns)
-    return Books(cells, periods, rows)
+    return Books(cells, periods, rows, " ".join(sorted({why for _, _, why in billed.unpriced})))
 
 
 def booked(connection: sa.Connection, block: Block) -> Books:
@@ -133,7 +137,7 @@ def difference(before: Books, after: Books) -> Books:
     # Amounts that only move between spans keep the period's row: it says at which price.
     for cell in cells:
         periods.setdefault((cell[0], cell[-1]), NOTHING)
-    return Books(cells, periods, after.prices)
+    return Books(cells, periods, after.prices, after.reasons)
 
 
 def book(connection: sa.Connection, names: Names, block: Block, more: Books, booking: tuple[int, int]) -> None:
@@ -142,7 +146,7 @@ def book(connection: sa.Connection, names: Names, block: Block, more: Books, boo
     rows = [(block.gpu, *cell, number, nano) for cell, nano in more.cells.items()]
     add(connection, ALLOCATION, rows)
     length = block.cuts[1] - block.cuts[0]
-    told = {currency: " ".join(row.id for row in used) for currency, used in more.prices.items()}
+    told = {"": more.reasons} | {currency: " ".join(row.id for row in used) for currency, used in more.prices.items()}
     periods = [
         (block.gpu, at, currency, number, at + length, *amounts, told.get(currency, ""))
         for (at, currency), amounts in sorted(more.periods.items())

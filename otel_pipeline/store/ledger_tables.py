@@ -104,6 +104,11 @@ PRESENCE: Final = sa.Table(
 )
 """From when to when a GPU was seen in a place."""
 
+READING: Final = sa.Table(
+    "ledger_reading", METADATA, *_words("gpu", "at_ns", "source", "mj", key=["gpu", "at_ns", "source"])
+)
+"""What a GPU's energy counter said; `source` is a hash of who read it."""
+
 DIRTY: Final = sa.Table("ledger_dirty", METADATA, *_words("gpu", "hour", "from_ns", "reason", key=["gpu", "hour"]))
 """Hours to be booked, from a time on; `reason` is a place in KINDS."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -45,12 +46,22 @@ class One:
     dimensions: tuple[tuple[str, str], ...] = field(default=())
 
 
-def record(*spans: One, seen: dict[str, tuple[int, int]] | None = None, host: str = HOST) -> bytes:
-    """A record of spans, and of GPUs that were seen in minutes [first, last] after T0."""
+def record(
+    *spans: One,
+    seen: dict[str, tuple[int, int]] | None = None,
+    host: str = HOST,
+    energy: Sequence[tuple[float, int]] = (),
+    counter: str = "hw",
+) -> bytes:
+    """A record of spans, and of GPUs that were seen in minutes [first, last] after T0. `energy`: readings of GPU's
+    counter, seconds after T0 and mJ."""
     presence = [
         Presence((host,), gpu, NAME, tuple(T0 // 60 + minute for minute in range(first, last + 1)))
         for gpu, (first, last) in (seen or {}).items()
     ]
+    if energy:
+        readings = tuple((counter, T0 * 1000 + round(at * 1000), mj) for at, mj in energy)
+        presence.append(Presence((host,), GPU, NAME, energy=readings))
     return encode(columns(spans) if spans else None, presence)
 
 

@@ -603,6 +603,32 @@ def test_each_minute_of_a_gpu_is_told_once(bench: Bench) -> None:
     assert [len(decode(one).presence[0].minutes) for one in bench.left] == [1, 1]
 
 
+def counter(*readings: tuple[float, float]) -> ExportMetricsServiceRequest:
+    """Of an energy counter: seconds and J."""
+    request = samples()
+    total = request.resource_metrics[0].scope_metrics[0].metrics.add(name="hw.energy", unit="J").sum
+    total.aggregation_temporality = 2
+    for second, joules in readings:
+        point = total.data_points.add(time_unix_nano=START_NS + int(second * SECOND), as_double=joules)
+        put(point, {"hw.id": GPU, "hw.type": "gpu", "hw.name": "NVIDIA RTX A6000"})
+    return request
+
+
+def test_the_ledger_learns_what_counters_of_energy_said_every_ten_seconds(bench: Bench) -> None:
+    at_ms = START_NS // 10**6
+    slot_ms = -at_ms % 10_000
+    bench.metrics(counter((0, 5.0), (0.5, 6.0), (slot_ms / 1000, 7.5)))
+    bench.metrics(counter((slot_ms / 1000 + 9.9, 8.0), (slot_ms / 1000 + 10.25, 9.0005)))
+    told = [decode(one).presence[0].energy for one in bench.left]
+    assert told == [(("hw", at_ms, 5000), ("hw", at_ms + slot_ms, 7500)), (("hw", at_ms + slot_ms + 10_250, 9000),)]
+
+
+def test_without_a_price_of_energy_nobody_keeps_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "prices: [{id: rented, basis: gpu_hour, price: 1}]")
+    bench.metrics(counter((0, 5.0)))
+    assert decode(bench.left[0]).presence[0].energy == ()
+
+
 # -- configuration -----------------------------------------------------------------------------------------------------
 
 
