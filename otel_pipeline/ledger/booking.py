@@ -3,7 +3,9 @@
 A GPU is paid for from the first time it was seen until the last, and is seen by its samples and by the spans that used
 it. A gap of up to GAP_BILLED_NS is paid for, too, and is `unobserved` if it is longer than GAP_SEEN_NS; a longer gap is
 another life of the GPU. Before the first span of a life that uses the GPU it starts up, if that is known: only a life
-that begins at most STARTUP_NS_MAX before it.
+that begins at most STARTUP_NS_MAX before it. After the last span of a life that is over comes its tail, unless it is a
+serverless worker, which waits for work as long as its idle timeout says. That a life is over is known GAP_BILLED_NS
+after it, and looked for a day ahead.
 
 A GPU that is priced by energy costs between two readings of its counter what it used there, evenly: its price is a
 step function like any other. Where a price has a part by the hour and one by energy, the first is paid where the second
@@ -50,10 +52,13 @@ Interval = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A GPU in a host: what its price is looked up by, and when it was seen there (ascending, apart)."""
+    """A GPU in a host: what its price is looked up by, when it was seen there (ascending, apart), and for each of these
+    when it was used last (0: never).
+    """
 
     subject: Subject
     seen: Sequence[Interval]
+    used: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +110,12 @@ def bill(
     claimed: Sequence[int],
     *,
     power: Sequence[Power] = (),
+    known_ns: int = 0,
 ) -> Bill:
     """What the GPU is paid within the window. `places` are of one GPU, by name of the host, with what was seen from
-    LIFE_SEEN_NS before until GAP_BILLED_NS after; `claimed` are the starts (ns, ascending) of spans on it from
-    STARTUP_NS_MAX before the start on; `power` is what it is known to have used, in order.
+    LIFE_SEEN_NS before until LIFE_SEEN_NS + GAP_BILLED_NS after; `claimed` are the starts (ns, ascending) of spans on
+    it from STARTUP_NS_MAX before the start on; `power` is what it is known to have used, in order; `known_ns` is until
+    when it is known when it was seen.
     """
     start_ns, end_ns = window
     found = lives(interval for place in places for interval in place.seen)
@@ -116,8 +123,12 @@ def bill(
     tapes: dict[str, tuple[list[tuple[int, Fraction]], list[Billed], list[Row]]] = {}
     unpriced: list[tuple[int, int, str]] = []
     for life, until in zip(found, ends, strict=True):
+        if life.start_ns >= end_ns:
+            break
+        is_over = life.end_ns <= min(known_ns - GAP_BILLED_NS, end_ns + LIFE_SEEN_NS)
         last_row = _row_at(places, prices, life.end_ns - 1)
         bill_end = _rounded_end(life, last_row, until)
+        tail = _tail(life, last_row, places) if is_over else None
         for start, end, row in _priced(places, prices, max(life.start_ns, start_ns), min(bill_end, end_ns)):
             if row is None:
                 unpriced.append((start, end, NO_PRICE))
@@ -127,7 +138,7 @@ def bill(
             for first, last, steps in paid:
                 rates, billed, rows = tapes.setdefault(row.currency, ([], [], []))
                 rates += steps
-                billed.append(Billed(first, last, ready_ns=_ready(life, claimed), stop_ns=life.end_ns))
+                billed.append(Billed(first, last, _ready(life, claimed), tail, life.end_ns))
                 if row not in rows:
                     rows.append(row)
     gaps = [gap for life in found for gap in life.gaps]
@@ -168,6 +179,13 @@ def _ready(life: _Life, claimed: Sequence[int]) -> int | None:
     if place < len(claimed) and claimed[place] <= min(life.start_ns + STARTUP_NS_MAX, life.end_ns):
         return claimed[place]
     return None
+
+
+def _tail(life: _Life, row: Row | None, places: Sequence[Place]) -> int | None:
+    """When the last span ended that used the GPU."""
+    if row is not None and row.basis is Basis.SERVERLESS_SECOND:
+        return None
+    return max((at for place in places for at in place.used if life.start_ns < at <= life.end_ns), default=None)
 
 
 def _rounded_end(life: _Life, row: Row | None, until: int | None) -> int:

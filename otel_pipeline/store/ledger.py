@@ -164,7 +164,7 @@ class Ledger:
         ledger_energy.keep(connection, self._names, marks, presence)
         marks.write(connection, LATE)
         counts["late"] += len(marks.found)
-        self._note_time(connection, state, [at for one in found.values() for _, at in one.intervals], arrivals)
+        self._note_time(connection, state, [at for one in found.values() for _, at, _ in one.intervals], arrivals)
 
     def _store_spans(
         self, connection: sa.Connection, arrivals: Arrivals, marks: Marks, counts: Counter[str]
@@ -219,6 +219,8 @@ class Ledger:
             return False
         marks = Marks(booked_ns, state.compacted_ns or 0)
         ledger_marks.advance(connection, marks, state.booked_ns)
+        if state.booked_ns is not None:
+            ledger_presence.mark_ended(connection, marks, state.booked_ns)
         marks.write(connection, BOOKED)
         keep_state(connection, "booked_ns", booked_ns)
         state.booked_ns = booked_ns

@@ -75,7 +75,7 @@ def due(connection: sa.Connection, names: Names, prices: PriceBook, block: Block
         return Books({}, {}, {})
     claimed = _claimed(connection, block, where)
     power = power_of(connection, block.gpu, block.hour, end)
-    billed = bill(str(block.gpu), where, prices, (block.hour, end), claimed, power=power)
+    billed = bill(str(block.gpu), where, prices, (block.hour, end), claimed, power=power, known_ns=block.known_ns)
     table = table_of(str(block.gpu), nodes.claims, nodes.above, nodes.start_ns, nodes.end_ns)
     cells: dict[Cell, int] = {}
     periods: dict[tuple[int, str], tuple[int, ...]] = {}

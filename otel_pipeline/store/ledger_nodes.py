@@ -28,11 +28,12 @@ COLUMNS: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Periods of one GPU within an hour, whose bounds are `cuts`."""
+    """Periods of one GPU within an hour, whose bounds are `cuts`. Until `known_ns` all is taken as known."""
 
     gpu: int
     hour: int
     cuts: list[int]
+    known_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def block_of(gpu: int, hour: int, from_ns: int, until_ns: int, period_ns: int) -
     """The block from the period of `from_ns` on, without a period that reaches beyond `until_ns`."""
     start = hour + (from_ns - hour) // period_ns * period_ns
     end = hour + (min(until_ns, hour + HOUR_NS) - hour) // period_ns * period_ns
-    return Block(gpu, hour, list(range(start, end + 1, period_ns)))
+    return Block(gpu, hour, list(range(start, end + 1, period_ns)), until_ns)
 
 
 def load_nodes(connection: sa.Connection, names: Names, block: Block) -> Nodes:

@@ -100,9 +100,11 @@ PLACE: Final = sa.Table(
 """A GPU in a host, and what its price is looked up by."""
 
 PRESENCE: Final = sa.Table(
-    "ledger_presence", METADATA, *_words("gpu", "place", "start_ns", "end_ns", key=["gpu", "place", "start_ns"])
+    "ledger_presence",
+    METADATA,
+    *_words("gpu", "place", "start_ns", "end_ns", "used_ns", key=["gpu", "place", "start_ns"]),
 )
-"""From when to when a GPU was seen in a place."""
+"""From when to when a GPU was seen in a place, and when the last span ended that used it meanwhile; 0: none."""
 
 READING: Final = sa.Table(
     "ledger_reading", METADATA, *_words("gpu", "at_ns", "source", "mj", key=["gpu", "at_ns", "source"])

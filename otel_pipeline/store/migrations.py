@@ -192,6 +192,7 @@ MIGRATIONS: Final = (
                 place BIGINT NOT NULL,
                 start_ns BIGINT NOT NULL,
                 end_ns BIGINT NOT NULL,
+                used_ns BIGINT NOT NULL,
                 PRIMARY KEY (gpu, place, start_ns)
             ) {by_key}""",
             """CREATE TABLE ledger_reading (

@@ -29,12 +29,12 @@ def even(watts: int, first: int, last: int, start: int = 1) -> list[tuple[float,
 
 
 def a_span_costs_the_energy_of_its_gpu(database: Database) -> None:
-    """Vector V13: 5600 J at 0.15 a kWh are 233,333 1/3 n$; start and idle have a third, too, which the span takes."""
+    """Vector V13: 5600 J at 0.15 a kWh are 233,333 1/3 n$; start and tail have a third, too, which the span takes."""
     watched = Watched(database, TARIFF)
     watched.apply(record(One(1, 12, 28), seen={GPU: (0, 0)}, energy=V13))
     watched.settle()
     found = totals(watched.books())
-    assert (found["span 1"], found["startup"], found["idle"]) == (233_334, 70_833, 70_833)
+    assert (found["span 1"], found["startup"], found["tail"]) == (233_334, 70_833, 70_833)
     assert found["total"] == 375_000
     assert found["unpriced_ns"] == 20 * 10**9
     with database.read() as connection:

@@ -48,7 +48,7 @@ def test_what_spans_cost_is_booked(tmp_path: Path) -> None:
     # A $3.60 an hour GPU for two minutes: the job's own half minute, its stage's, and a minute that nobody used.
     assert found["span 1"] == found["span 2"] == 30_000_000
     assert found["span 3"] == 12_000_000
-    assert found["idle"] == 60_000_000, found
+    assert found["tail"] == 60_000_000, found
 
 
 def test_what_a_gpu_used_is_booked(tmp_path: Path) -> None:
