@@ -63,7 +63,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Tapes, one a currency, with the rows of the price book they are made of; and what has no price, and why."""
+    """Tapes, one for each currency and way to share the GPU, with the rows of the price book they are made of; and what
+    has no price, and why.
+    """
 
     tapes: list[tuple[Tape, list[Row]]]
     unpriced: list[tuple[int, int, str]]
@@ -120,7 +122,7 @@ def bill(
     start_ns, end_ns = window
     found = lives(interval for place in places for interval in place.seen)
     ends = [*(life.start_ns for life in found[1:]), None]
-    tapes: dict[str, tuple[list[tuple[int, Fraction]], list[Billed], list[Row]]] = {}
+    tapes: dict[Any, tuple[list[tuple[int, Fraction]], list[Billed], list[Row]]] = {}
     unpriced: list[tuple[int, int, str]] = []
     for life, until in zip(found, ends, strict=True):
         if life.start_ns >= end_ns:
@@ -136,14 +138,18 @@ def bill(
             paid, unknown = _paid(row, (start, end), power)
             unpriced += [(*interval, NO_ENERGY) for interval in unknown]
             for first, last, steps in paid:
-                rates, billed, rows = tapes.setdefault(row.currency, ([], [], []))
+                key = row.currency, row.shares, row.share or 0
+                rates, billed, rows = tapes.setdefault(key, ([], [], []))
                 rates += steps
                 billed.append(Billed(first, last, _ready(life, claimed), tail, life.end_ns))
                 if row not in rows:
                     rows.append(row)
     gaps = [gap for life in found for gap in life.gaps]
     return Bill(
-        [(Tape(gpu, rates, billed, gaps, currency), rows) for currency, (rates, billed, rows) in sorted(tapes.items())],
+        [
+            (Tape(gpu, rates, billed, gaps, currency), rows)
+            for (currency, *_), (rates, billed, rows) in sorted(tapes.items())
+        ],
         unpriced,
     )
 

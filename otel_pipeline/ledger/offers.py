@@ -22,6 +22,7 @@ from otel_pipeline.ledger.plans import Plan, plan_of
 from otel_pipeline.ledger.price_book import Subject
 from otel_pipeline.ledger.price_rows import ALWAYS_NS, CALL_BASES, FOREVER_NS, OWN_GPU_BASES
 from otel_pipeline.ledger.records import KINDS, Fact, fact_text
+from otel_pipeline.ledger.shares import UNTOLD
 from otel_pipeline.limits import COST_KNOWN_MAX
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class Offers:
             attempt=max(int(attempt), 1) if attempt.isascii() and attempt.isdigit() and len(attempt) < 10 else 1,
             outcome=told.get("outcome", ""),
             failed=bool(flags & FAILED),
+            share=int(told.get("share") or UNTOLD),
             kind=KINDS[flags >> 4],
             claims=on_gpu,
             dimensions=tuple((name, value) for name, value in dimensions if value),

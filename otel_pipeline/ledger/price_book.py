@@ -19,7 +19,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any, Final
 
-from otel_pipeline.ledger.price_rows import Basis, Row, day_of
+from otel_pipeline.ledger.price_rows import Basis, Row, Shares, day_of
 from otel_pipeline.limits import PRICE_LOOKUPS_KEPT
 
 ANY_BASIS: Final = frozenset(Basis)
@@ -99,6 +99,11 @@ class PriceBook:
     def has_energy(self) -> bool:
         """Whether some row is about energy: else nobody need keep any."""
         return any(entry.row.tariff for entry in self.entries)
+
+    @cached_property
+    def has_shares(self) -> bool:
+        """Whether it matters to some row how much of a GPU a span had."""
+        return any(entry.row.shares is not Shares.EQUAL for entry in self.entries)
 
     @cached_property
     def attribute_keys(self) -> frozenset[str]:

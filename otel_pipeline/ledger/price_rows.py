@@ -53,6 +53,24 @@ NAMED: Final = {
 }
 
 
+class Shares(StrEnum):
+    """How those who are on a GPU at the same time share its cost: as the modes of an allocation."""
+
+    EQUAL = "equal"
+    WEIGHTED = "weighted"
+    FIXED = "fixed"
+
+
+def _share(value: Any) -> Fraction:
+    whole, _, parts = value.partition("/") if isinstance(value, str) else ("", "", "")
+    if whole.isdecimal() and parts.isdecimal() and len(whole + parts) < 8 and int(parts):
+        return Fraction(int(whole), int(parts))
+    try:
+        return exact(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError("must be a part such as 1/4 or 0.25") from error
+
+
 def _price(value: Any) -> Fraction:
     if not isinstance(value, str):
         raise ValueError("must be a plain decimal number such as 0.08")  # noqa: TRY004  pydantic takes ValueError
@@ -82,6 +100,7 @@ def _listed(value: Any) -> Any:
 
 
 Price = Annotated[Fraction, BeforeValidator(_price), Field(ge=0)]
+Share = Annotated[Fraction, BeforeValidator(_share), Field(gt=0, le=1)]
 Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed)]
 Moment = Annotated[int | None, BeforeValidator(_at_ns)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+-]{0,95}$")]
@@ -131,6 +150,7 @@ class Row(_Part):
     are at least this, both in the units of the basis that are measured (seconds, or 1,000 characters and so on).
     energy_price: of a kilowatt hour, beside the price of a GPU of one's own: what it was bought for, and what it uses.
     failed: whether the provider bills what failed.
+    shares: how spans share a GPU that they use at the same time; share: what each has that does not tell it.
     """
 
     id: Name
@@ -146,6 +166,8 @@ class Row(_Part):
     round_up: Price | None = None
     minimum: Price | None = None
     failed: Annotated[str, Field(pattern="^(billed|free)$")] = "billed"
+    shares: Shares = Shares.EQUAL
+    share: Share | None = None
     source: str = ""
     url: str = ""
     read: Annotated[date | None, BeforeValidator(_day)] = None
@@ -198,6 +220,8 @@ def _problem(row: Row) -> str:
             row.energy_price is not None and row.basis not in OWNED,
             f"energy_price is for GPUs of your own, beside a price of a {' or '.join(sorted(OWNED))}",
         ),
+        (row.shares is not Shares.EQUAL and row.basis not in OWN_GPU_BASES, f"nobody shares a {row.basis}"),
+        (row.share is not None and row.shares is Shares.EQUAL, "share needs shares: fixed, or weighted"),
         (row.round_up == 0, "round_up must be more than 0; leave it out if nothing is rounded"),
     )
     return next((reason for wrong, reason in problems if wrong), "")

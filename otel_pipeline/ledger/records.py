@@ -37,7 +37,8 @@ INT64: Final = np.dtype("<i8")
 INT32: Final = np.dtype("<i4")
 ROW_BYTES: Final = INT64.itemsize * len(NUMBERS) + INT32.itemsize * (1 + len(TEXTS))
 UNKNOWN: Final = -1
-"""In `reported_nano` and `energy_mj`."""
+"""In `reported_nano`, `energy_mj` and `share`."""
+SHARE_END: Final = 2**20
 MINUTES_END: Final = 2**40
 MS_END: Final = 2**42
 """The year 2109: as ns it still has 64 bits."""
@@ -51,6 +52,7 @@ class Fact:
     gpus:       ids of the GPUs that the span ran on; none if it used none, or if it is not known which
     outcome:    of the job; empty on spans that are no job
     failed:     the span's status is an error
+    share:      how much of its GPUs it had, see ledger/shares.py; -1 if nobody told
     claims:     whether it uses its GPUs
     dimensions: pairs of key and value, as configured, in the configured order
     """
@@ -69,6 +71,7 @@ class Fact:
     attempt: int = 1
     outcome: str = ""
     failed: bool = False
+    share: int = UNKNOWN
     kind: str = "other"
     claims: bool = False
     dimensions: tuple[tuple[str, str], ...] = ()
@@ -76,9 +79,12 @@ class Fact:
 
 FACT_FIELDS: Final = tuple(one.name for one in fields(Fact))
 _PLAIN_TEXTS: Final = tuple(
-    index for index, name in enumerate(FACT_FIELDS) if name not in ("gpus", "attempt", "failed", "claims", "dimensions")
+    index
+    for index, name in enumerate(FACT_FIELDS)
+    if name not in ("gpus", "attempt", "failed", "share", "claims", "dimensions")
 )
 _GPUS, _ATTEMPT, _KIND, _DIMENSIONS = map(FACT_FIELDS.index, ("gpus", "attempt", "kind", "dimensions"))
+_SHARE: Final = FACT_FIELDS.index("share")
 _BOOLS: Final = (FACT_FIELDS.index("failed"), FACT_FIELDS.index("claims"))
 
 
@@ -260,6 +266,7 @@ def _fact(values: object) -> Fact:
         raise ValueError(f"a fact of the record has not {len(FACT_FIELDS)} values")
     whole = all(isinstance(values[index], str) for index in _PLAIN_TEXTS) and values[_KIND] in KINDS
     whole = whole and all(isinstance(values[index], bool) for index in _BOOLS) and _is_count(values[_ATTEMPT])
+    whole = whole and (values[_SHARE] == UNKNOWN or _is_below(values[_SHARE], SHARE_END))
     if not whole:
         raise ValueError("a fact of the record has values of wrong types")
     values = list(values)

@@ -27,7 +27,7 @@ from otel_pipeline.gpu.marks import STATUS as GPU_STATUS
 from otel_pipeline.gpu.quantities import Quantity
 from otel_pipeline.gpu.resolve import IDS as GPU_IDS
 from otel_pipeline.gpu.used import TIME_NS_MAX
-from otel_pipeline.ledger import spans
+from otel_pipeline.ledger import shares, spans
 from otel_pipeline.ledger.charge import Status
 from otel_pipeline.ledger.money import CURRENCY, NANO
 from otel_pipeline.ledger.nested import Nested
@@ -143,6 +143,7 @@ class CostProcessor:
             **READ,
             **{f"{ATTRIBUTE}{key}": key for key in sorted(book.attribute_keys)},
             **{f"{DIMENSION}{key}": key for key in config.dimensions},
+            **({"share": shares.KEY} if book.has_shares else {}),
         }
         self._keys = tuple(
             key
@@ -270,6 +271,8 @@ class CostProcessor:
             if name == "provider":
                 if not having.isdisjoint(spans.PROVIDERS):
                     columns.append((name, spans.first_of(batch, having, spans.PROVIDERS)))
+            elif name == "share":
+                columns.append((name, shares.told(attribute_column(batch, key))))
             elif name.startswith(DIMENSION):
                 columns.append((name, attribute_column(batch, key)))
             elif name in NUMERIC and key in having:

@@ -51,7 +51,8 @@ TEND_S: Final = 15.0
 
 class Ledger:
     """Keeps the ledger in a database. `counted(event, number)` is told: stored, repeated, late, implausible, too_old
-    (spans), unreadable (records), booked, corrected, failed (hours of GPUs).
+    (spans), unreadable (records), booked, corrected, failed (hours of GPUs),
+    unweighted (spans that told no weight, whenever an hour is booked).
     """
 
     name: str = "ledger"

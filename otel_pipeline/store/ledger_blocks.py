@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, repeat
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import sqlalchemy as sa
 
-from otel_pipeline.ledger.allocation import allocate
+from otel_pipeline.ledger.allocation import Mode, allocate
 from otel_pipeline.ledger.booking import HOUR_NS, STARTUP_NS_MAX, bill, lives, table_of
+from otel_pipeline.ledger.shares import missing, split
 from otel_pipeline.store.ledger_energy import power_of
 from otel_pipeline.store.ledger_names import hashed
 from otel_pipeline.store.ledger_nodes import load_nodes, same_span
@@ -56,12 +57,13 @@ NOTHING: Final = (0,) * len(AMOUNTS)
 @dataclass(frozen=True, slots=True)
 class Books:
     """What is or should be booked in a block. periods: AMOUNTS by (start, currency); prices: rows of the price book;
-    reasons: why there is time without a price."""
+    reasons: why there is time without a price; unweighted: claims that tell no weight where one is asked for."""
 
     cells: dict[Cell, int]
     periods: dict[tuple[int, str], tuple[int, ...]]
     prices: dict[str, list[Row]]
     reasons: str = ""
+    unweighted: int = 0
 
 
 def due(connection: sa.Connection, names: Names, prices: PriceBook, block: Block) -> Books:
@@ -79,23 +81,30 @@ def due(connection: sa.Connection, names: Names, prices: PriceBook, block: Block
     table = table_of(str(block.gpu), nodes.claims, nodes.above, nodes.start_ns, nodes.end_ns)
     cells: dict[Cell, int] = {}
     periods: dict[tuple[int, str], tuple[int, ...]] = {}
-    rows = {}
+    rows: dict[str, list[Row]] = {}
+    unweighted = 0
     for tape, used in billed.tapes:
-        found = allocate(tape, table, block.cuts, anchor_ns=block.hour)
-        rows[tape.currency] = used
+        parts = nodes.share[: nodes.claims]
+        unweighted = max(unweighted, missing(used[0], parts))
+        shared = replace(table, **split(used[0], parts))
+        found = allocate(tape, shared, block.cuts, Mode(used[0].shares), anchor_ns=block.hour)
+        rows[tape.currency] = rows.get(tape.currency, []) + used
         costs = np.flatnonzero(found.nano)
         row, starts = found.row[costs], np.array(block.cuts)[found.period[costs]]
         order = np.lexsort((row, starts))
         row = row[order]
         columns = (starts[order], *(nodes.ids[row, place] for place in range(3)), *nodes.belongs[:, row])
         keys = zip(*(column.tolist() for column in columns), repeat(tape.currency), strict=False)
-        cells.update(zip(keys, found.nano[costs][order].tolist(), strict=True))
+        some = dict(zip(keys, found.nano[costs][order].tolist(), strict=True))
+        cells = {key: cells.get(key, 0) + some.get(key, 0) for key in cells | some} if cells else some
         for at, total, spare, paid in zip(block.cuts, found.totals, found.buckets, found.paid_by_period, strict=False):
             if paid:
-                periods[at, tape.currency] = (total, *spare, paid, 0)
+                known = periods.get((at, tape.currency), NOTHING)
+                amounts = (total, *spare, paid, 0)
+                periods[at, tape.currency] = tuple(one + more for one, more in zip(known, amounts, strict=True))
     for at, ns in _by_period(((start, until) for start, until, _ in billed.unpriced), block.cuts).items():
         periods[at, ""] = (*NOTHING[:-1], ns)
-    return Books(cells, periods, rows, " ".join(sorted({why for _, _, why in billed.unpriced})))
+    return Books(cells, periods, rows, " ".join(sorted({why for _, _, why in billed.unpriced})), unweighted)
 
 
 def booked(connection: sa.Connection, block: Block) -> Books:

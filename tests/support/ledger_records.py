@@ -12,6 +12,7 @@ import numpy as np
 from otel_pipeline.ledger.price_book import PriceBook
 from otel_pipeline.ledger.price_rows import Row
 from otel_pipeline.ledger.records import NUMBERS, TEXTS, Fact, Presence, Spans, encode
+from otel_pipeline.ledger.shares import parts_of
 from otel_pipeline.wire.batch import Strings
 
 SECOND = 10**9
@@ -43,6 +44,7 @@ class One:
     nano: int = 0
     currency: str = "USD"
     quantities: str = ""
+    share: str = ""
     dimensions: tuple[tuple[str, str], ...] = field(default=())
 
 
@@ -107,6 +109,7 @@ def fact_of(one: One) -> Fact:
         backend=one.backend,
         attempt=one.attempt,
         outcome=one.outcome,
+        share=parts_of(one.share),
         kind=one.kind,
         claims=bool(one.gpus),
         dimensions=one.dimensions,

@@ -36,6 +36,7 @@ FACTS = st.builds(
     model=TEXT,
     attempt=st.integers(0, 9),
     failed=st.booleans(),
+    share=st.integers(-1, 2**20 - 1),
     kind=st.sampled_from(KINDS),
     claims=st.booleans(),
     dimensions=PAIRS,
@@ -192,7 +193,7 @@ SEEN: Final = json.loads(WHOLE.partition(b"\n")[0])["presence"][0]
     [
         ({"version": VERSION + 1}, "version"),
         ({"facts": None}, "facts are no list"),
-        ({"facts": [["f"]]}, "not 17 values"),
+        ({"facts": [["f"]]}, "not 18 values"),
         ({"facts": [[1, *FACT[1:]]]}, "wrong types"),
         ({"facts": [[*FACT[:-3], "strange", *FACT[-2:]]]}, "wrong types"),
         ({"facts": [[*FACT[:-1], [["k"]]]]}, "not two texts"),

@@ -572,6 +572,16 @@ def test_a_span_that_ends_before_it_starts_lasts_no_time(bench: Bench) -> None:
     assert bench.recorded().end_ns.tolist() == [START_NS]
 
 
+@pytest.mark.parametrize(("shares", "told"), [("fixed", [180_180, 720_720, -1]), ("equal", [-1, -1, -1])])
+def test_how_much_of_a_gpu_a_span_had_is_told_where_it_matters(tmp_path: Path, shares: str, told: list[int]) -> None:
+    bench = Bench(tmp_path, f"prices: [{{id: sliced, basis: gpu_hour, price: 1, shares: {shares}}}]")
+    key = {"otel_pipeline__gpu__share": 0.25}
+    bench.spans(on_gpu(1, **key), on_gpu(2, otel_pipeline__gpu__share=1), on_gpu(3, otel_pipeline__gpu__share="all"))
+    assert [bench.recorded().facts[code].share for code in bench.recorded().fact] == told
+    bench.spans(on_gpu(4), **key)
+    assert bench.recorded().facts[0].share == told[0]
+
+
 def test_without_a_ledger_nothing_is_left(tmp_path: Path) -> None:
     bench = Bench(tmp_path, ledger=False)
     assert bench.spans(on_gpu())[0]["amount"] == 0.01
