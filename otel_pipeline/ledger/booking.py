@@ -138,7 +138,7 @@ def bill(
             paid, unknown = _paid(row, (start, end), power)
             unpriced += [(*interval, NO_ENERGY) for interval in unknown]
             for first, last, steps in paid:
-                key = row.currency, row.shares, row.share or 0
+                key = row.currency, row.shares, row.share or ""
                 rates, billed, rows = tapes.setdefault(key, ([], [], []))
                 rates += steps
                 billed.append(Billed(first, last, _ready(life, claimed), tail, life.end_ns))

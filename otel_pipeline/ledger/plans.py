@@ -82,13 +82,11 @@ class Plan:
     step: int = 0
     least: int = 0
     fine: int = 1
-    also: int = UNKNOWN
-    """Another column that must be known: the energy, where a GPU costs that beside its time."""
 
     @cached_property
     def is_simple(self) -> bool:
         """Whether it counts one quantity as it is."""
-        one_column = self.main >= 0 and self.also == UNKNOWN
+        one_column = self.main >= 0 and self.row.energy_price is None
         return one_column and self.fine == 1 and not (self.step or self.least or self.is_large)
 
     @cached_property
@@ -118,8 +116,7 @@ def plan_of(row: Row, resolution: str = "", width: int = 0, height: int = 0, *, 
     )
     status = Status.PROVISIONAL if row.basis in GPU_BASES or row.basis is Basis.KILOWATT_HOUR else Status.FINAL
     status = Status.FREE if row.free else status
-    also = PLACE["energy_mj"] if row.basis in GPU_BASES and row.tariff else UNKNOWN
-    return Plan(row, used, status, main, parts, whole, int(step * fine), int(least * fine), fine, also)
+    return Plan(row, used, status, main, parts, whole, int(step * fine), int(least * fine), fine)
 
 
 def _prices(row: Row, used: Quantities) -> tuple[list[Fraction | None], int]:
@@ -128,7 +125,7 @@ def _prices(row: Row, used: Quantities) -> tuple[list[Fraction | None], int]:
     if row.basis in GPU_BASES:
         prices[PLACE["gpu_ns"]] = rate_of(row)
         prices[PLACE["energy_mj"]] = (row.tariff or 0) * Fraction(NANO, MJ_PER_KWH)
-        return prices, PLACE["gpu_ns"]
+        return prices, PLACE["energy_mj" if row.tariff else "gpu_ns"]  # the time on a GPU is always known
     if row.basis is Basis.MILLION_TOKENS:
         for side, kinds in SPECIAL.items():
             for name, place in ((side, PLACE[side]), *((kind, PLACE[f"{kind}_tokens"]) for kind in kinds)):
@@ -222,10 +219,6 @@ def _counted(
     has_main, main = known.copy(), np.maximum(main, 0)
     if len(column):
         known &= (used[rows, main] >= 0).astype(np.bool_) & (parts[rows, main] >= 0).astype(np.bool_)
-    if any(one.also != UNKNOWN for one in plans):
-        energy = column.get("energy_mj")
-        alone = np.array([one.also == UNKNOWN for one in plans], np.bool_).take(plan)
-        known &= alone if energy is None else alone | (used[:, energy] >= 0).astype(np.bool_)
     if UNKNOWN in mains:
         by_tokens = np.array([one.row.basis is Basis.MILLION_TOKENS for one in plans], np.bool_).take(plan)
         known |= _counted_tokens(by_tokens, used, counted, parts, column)

@@ -8,13 +8,14 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from otel_pipeline.ledger.money import CURRENCY, NANO, decimal, exact
 from otel_pipeline.limits import PRICE_ROWS_MAX
 
 FOREVER_NS: Final = 2**63 - 1
 ALWAYS_NS: Final = -(2**63)
+_PART: Final = re.compile(r"[0-9]{1,6}(/[1-9][0-9]{0,5}|\.[0-9]{1,20})?")
 _RESOLUTION: Final = re.compile(r"[1-9][0-9]{2,4}p|[1-9][0-9]?k|[1-9][0-9]{1,4}x[1-9][0-9]{1,4}")
 
 
@@ -61,14 +62,10 @@ class Shares(StrEnum):
     FIXED = "fixed"
 
 
-def _share(value: Any) -> Fraction:
-    whole, _, parts = value.partition("/") if isinstance(value, str) else ("", "", "")
-    if whole.isdecimal() and parts.isdecimal() and len(whole + parts) < 8 and int(parts):
-        return Fraction(int(whole), int(parts))
-    try:
-        return exact(value)
-    except (ValueError, TypeError) as error:
-        raise ValueError("must be a part such as 1/4 or 0.25") from error
+def _share(text: str) -> str:
+    if not _PART.fullmatch(text) or not 0 < Fraction(text) <= 1:
+        raise ValueError("must be a part of the GPU such as 1/4 or 0.25")
+    return text
 
 
 def _price(value: Any) -> Fraction:
@@ -100,7 +97,8 @@ def _listed(value: Any) -> Any:
 
 
 Price = Annotated[Fraction, BeforeValidator(_price), Field(ge=0)]
-Share = Annotated[Fraction, BeforeValidator(_share), Field(gt=0, le=1)]
+Share = Annotated[str, AfterValidator(_share)]
+"""Kept as it is written: a seventh is no decimal number."""
 Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed)]
 Moment = Annotated[int | None, BeforeValidator(_at_ns)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+-]{0,95}$")]

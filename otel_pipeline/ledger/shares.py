@@ -63,7 +63,7 @@ def split(row: Row, parts: Ints) -> dict[str, Any]:
     """
     if row.shares is Shares.EQUAL or not len(parts):
         return {}
-    usual = WHOLE if row.share is None else round(row.share * WHOLE)
+    usual = WHOLE if row.share is None else round(Fraction(row.share) * WHOLE)
     had = np.where(parts == UNTOLD, usual, parts)
     if row.shares is Shares.FIXED:
         common = int(np.gcd(np.gcd.reduce(had), WHOLE))

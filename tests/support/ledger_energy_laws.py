@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from otel_pipeline.ledger.price_book import PriceBook
 from otel_pipeline.store.database import Database
-from otel_pipeline.store.ledger_tables import PERIOD, READING
+from otel_pipeline.store.ledger_report import gpu_reasons
+from otel_pipeline.store.ledger_tables import READING
 from otel_pipeline.store.ledger_verify import verify
+from otel_pipeline.store.ledger_windows import Window
 from tests.support.ledger_laws import LATER_S, Watched, totals
-from tests.support.ledger_records import GPU, T0, One, price, prices, record
+from tests.support.ledger_records import GPU, T0, One, at_ns, price, prices, record
 
 TARIFF = prices(price("0.15", basis="kilowatt_hour"))
 WITH_ENERGY = prices(price("3.6", basis="gpu_hour", energy_price="0.15"))
@@ -38,8 +40,7 @@ def a_span_costs_the_energy_of_its_gpu(database: Database) -> None:
     assert found["total"] == 375_000
     assert found["unpriced_ns"] == 20 * 10**9
     with database.read() as connection:
-        told = connection.execute(sa.select(PERIOD.c.price).where(PERIOD.c.currency == "")).scalars().all()
-    assert told == ["unknown_energy"]
+        assert gpu_reasons(connection, Window(at_ns(0), at_ns(60))) == ["unknown_energy"]
     watched.prove()
 
 
@@ -114,6 +115,16 @@ def a_late_reading_is_a_correction(database: Database) -> None:
     watched.prove()
 
 
+def both_reasons_are_told(database: Database) -> None:
+    watched = Watched(database, prices(price("0.15", basis="kilowatt_hour", since=60)))
+    watched.apply(record(seen={GPU: (0, 1)}))
+    watched.settle()
+    with database.read() as connection:
+        assert gpu_reasons(connection, Window(at_ns(0), at_ns(120))) == ["no_price", "unknown_energy"]
+        assert gpu_reasons(connection, Window(at_ns(3600), at_ns(7200))) == []
+    watched.prove()
+
+
 def readings_are_forgotten_with_the_spans(database: Database) -> None:
     watched = Watched(database, TARIFF, retention_s=LATER_S)
     watched.now_s = T0 + 20_000.0
@@ -136,6 +147,7 @@ LAWS: Sequence[Callable[[Database], None]] = (
     a_counter_that_never_counts_is_none,
     of_two_counters_one_is_taken_and_the_other_fills_its_gaps,
     a_late_reading_is_a_correction,
+    both_reasons_are_told,
     readings_are_forgotten_with_the_spans,
 )
 

@@ -55,6 +55,8 @@ def test_a_price_says_what_shares_are_for() -> None:
     assert split(price(), parts) == {}
     fixed = split(price(shares="fixed", share="0.75"), parts)
     assert (fixed["share"].tolist(), fixed["share_whole"]) == ([3, 1, 2], 4)
+    seventh = split(price(shares="fixed", share="1/7"), parts)
+    assert (seventh["share"].tolist(), seventh["share_whole"]) == ([4, 7, 14], 28)
     assert split(price(shares="weighted"), parts)["weight"].tolist() == [4, 1, 2]
     assert split(price(shares="weighted"), parts[:0]) == {}
     assert [missing(price(shares=each), parts) for each in ("equal", "fixed", "weighted")] == [0, 0, 1]
@@ -67,10 +69,10 @@ def test_a_price_says_what_shares_are_for() -> None:
     [
         ({"share": "0.5"}, "share needs shares: fixed, or weighted"),
         ({"basis": "image", "shares": "fixed"}, "nobody shares a image"),
-        ({"shares": "fixed", "share": "0"}, "greater than 0"),
-        ({"shares": "fixed", "share": "3/2"}, "less than or equal to 1"),
-        ({"shares": "fixed", "share": "1/0"}, "must be a part such as 1/4 or 0.25"),
-        ({"shares": "fixed", "share": "some"}, "must be a part such as 1/4 or 0.25"),
+        ({"shares": "fixed", "share": "0"}, "must be a part of the GPU such as 1/4 or 0.25"),
+        ({"shares": "fixed", "share": "3/2"}, "must be a part of the GPU"),
+        ({"shares": "fixed", "share": "1/0"}, "must be a part of the GPU"),
+        ({"shares": "fixed", "share": "some"}, "must be a part of the GPU"),
         ({"shares": "sm_util"}, "equal"),
     ],
 )
