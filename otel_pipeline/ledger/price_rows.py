@@ -248,7 +248,8 @@ def told_prices(row: Row) -> str:
     plain = [decimal(row.price)] if row.price is not None else []
     image = [f"input_image {decimal(row.input_image)}"] if row.input_image is not None else []
     energy = f" and {decimal(row.energy_price)} a kilowatt_hour" if row.energy_price is not None else ""
-    return f"{', '.join([*plain, *named, *image]) or 'as reported,'} {row.currency} a {row.basis}{energy}"
+    shares = f", shares: {row.shares} {row.share or ''}".rstrip() if row.shares is not Shares.EQUAL else ""
+    return f"{', '.join([*plain, *named, *image]) or 'as reported,'} {row.currency} a {row.basis}{energy}{shares}"
 
 
 def day_of(at_ns: int | None) -> str:

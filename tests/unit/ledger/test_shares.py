@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from otel_pipeline.ledger.price_rows import told_prices
 from otel_pipeline.ledger.shares import UNTOLD, WHOLE, missing, parts_of, split, told
 from otel_pipeline.wire.batch import Strings
 from tests.support.ledger_records import price, prices
@@ -62,6 +63,12 @@ def test_a_price_says_what_shares_are_for() -> None:
     assert [missing(price(shares=each), parts) for each in ("equal", "fixed", "weighted")] == [0, 0, 1]
     assert missing(price(shares="weighted", share="1/2"), parts) == 0
     assert [prices(price(shares=each)).has_shares for each in ("equal", "fixed")] == [False, True]
+
+
+def test_a_price_tells_its_energy_and_shares() -> None:
+    row = price("0.12", basis="gpu_hour", energy_price="0.27", shares="fixed", share="1/7")
+    assert told_prices(row) == "0.12 USD a gpu_hour and 0.27 a kilowatt_hour, shares: fixed 1/7"
+    assert told_prices(price("1", shares="weighted")) == "1 USD a gpu_second, shares: weighted"
 
 
 @pytest.mark.parametrize(
