@@ -328,7 +328,9 @@ def _print(found: Report, lines: Sequence[Line], by: str) -> None:
     print_rows([_row(line, by) for line in lines], "table")
     click.echo()
     if found.unpriced.gpu_ns:
-        click.echo(f"without a price: {found.unpriced.gpu_ns / NANO:.0f} s of GPUs, see `otel-pipeline price explain`")
+        why = ", ".join(found.unpriced.gpu_reasons)
+        gpu_s = f"{found.unpriced.gpu_ns / NANO:.0f} s of GPUs"
+        click.echo(f"without a price: {gpu_s} ({why}), see `otel-pipeline price explain`")
     for basis, reason, count in found.unpriced.calls:
         click.echo(f"without a price: {count} calls ({basis + ', ' if basis else ''}{reason})")
     if (budget := found.budget) is not None:

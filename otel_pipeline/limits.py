@@ -419,6 +419,9 @@ LEDGER_SPAN_GPUS_MAX: Final = 64
 LEDGER_PRESENCE_MAX: Final = 16_384
 """GPUs, and minutes of one GPU, in one record: all that a batch of samples can name."""
 
+LEDGER_COUNTERS_MAX: Final = 8
+"""Programs that read the energy counter of one GPU; usually there is one."""
+
 LEDGER_CLAIM_S_MAX: Final = 48 * 3600.0
 """A span that used a GPU for longer is a broken clock: it would make the ledger pay for a GPU that was not there."""
 

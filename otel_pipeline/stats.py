@@ -132,8 +132,8 @@ class _OfBooks(_OfReceivers):
         self.ledger: Final = self._counter(
             "otel_pipeline_ledger_events",
             "What the ledger did: stored, repeated, told_twice (by a span below, too), implausible (longer than two "
-            "days), too_old (spans), unreadable (records), late, booked, corrected, failed (hours of "
-            "GPUs), compacted (hours).",
+            "days), too_old (spans), unreadable (records), late, booked, corrected, failed (hours of GPUs), compacted "
+            "(hours), unweighted (spans without a weight).",
             ("event",),
         )
         self.book_failures: Final = self._counter(

@@ -3,9 +3,15 @@
 A GPU is paid for from the first time it was seen until the last, and is seen by its samples and by the spans that used
 it. A gap of up to GAP_BILLED_NS is paid for, too, and is `unobserved` if it is longer than GAP_SEEN_NS; a longer gap is
 another life of the GPU. Before the first span of a life that uses the GPU it starts up, if that is known: only a life
-that begins at most STARTUP_NS_MAX before it.
+that begins at most STARTUP_NS_MAX before it. After the last span of a life that is over comes its tail, unless it is a
+serverless worker, which waits for work as long as its idle timeout says. That a life is over is known GAP_BILLED_NS
+after it, and looked for a day ahead.
 
-Time whose price is unknown is left out of the tapes and told apart: it has no amount, not even 0.
+A GPU that is priced by energy costs between two readings of its counter what it used there, evenly: its price is a
+step function like any other. Where a price has a part by the hour and one by energy, the first is paid where the second
+is unknown.
+
+Time whose price is unknown, or a part of it, is told apart: what is unknown has no amount, not even 0.
 """
 
 from __future__ import annotations
@@ -20,9 +26,10 @@ from typing import Any, Final
 import numpy as np
 
 from otel_pipeline.ledger.claims import NO_PARENT, ClaimTable, Ints
+from otel_pipeline.ledger.energy import Power, energy_cost
 from otel_pipeline.ledger.money import NANO
 from otel_pipeline.ledger.price_book import PriceBook, Subject, rate_of
-from otel_pipeline.ledger.price_rows import GPU_BASES, Basis, Row
+from otel_pipeline.ledger.price_rows import OWN_GPU_BASES, Basis, Row
 from otel_pipeline.ledger.records import Fact
 from otel_pipeline.ledger.tape import Billed, Tape
 from otel_pipeline.limits import LEDGER_DEPTH_MAX
@@ -37,23 +44,31 @@ STARTUP_NS_MAX: Final = 15 * MINUTE_NS
 LIFE_SEEN_NS: Final = 24 * HOUR_NS
 """So far back is looked for the beginning of a life: what happens later does not depend on it."""
 
+NO_PRICE, NO_ENERGY = "no_price", "unknown_energy"
+"""Why time has no price."""
+
 Interval = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A GPU in a host: what its price is looked up by, and when it was seen there (ascending, apart)."""
+    """A GPU in a host: what its price is looked up by, when it was seen there (ascending, apart), and for each of these
+    when it was used last (0: never).
+    """
 
     subject: Subject
     seen: Sequence[Interval]
+    used: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Tapes, one a currency, with the rows of the price book they are made of; and what has no price."""
+    """Tapes, one for each currency and way to share the GPU, with the rows of the price book they are made of; and what
+    has no price, and why.
+    """
 
     tapes: list[tuple[Tape, list[Row]]]
-    unpriced: list[Interval]
+    unpriced: list[tuple[int, int, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,33 +104,80 @@ def lives(seen: Iterable[Interval]) -> list[_Life]:
     return found
 
 
-def bill(gpu: str, places: Sequence[Place], prices: PriceBook, window: Interval, claimed: Sequence[int]) -> Bill:
+def bill(
+    gpu: str,
+    places: Sequence[Place],
+    prices: PriceBook,
+    window: Interval,
+    claimed: Sequence[int],
+    *,
+    power: Sequence[Power] = (),
+    known_ns: int = 0,
+) -> Bill:
     """What the GPU is paid within the window. `places` are of one GPU, by name of the host, with what was seen from
-    LIFE_SEEN_NS before until GAP_BILLED_NS after; `claimed` are the starts (ns, ascending) of spans on it from
-    STARTUP_NS_MAX before the start on.
+    LIFE_SEEN_NS before until LIFE_SEEN_NS + GAP_BILLED_NS after; `claimed` are the starts (ns, ascending) of spans on
+    it from STARTUP_NS_MAX before the start on; `power` is what it is known to have used, in order; `known_ns` is until
+    when it is known when it was seen.
     """
     start_ns, end_ns = window
     found = lives(interval for place in places for interval in place.seen)
     ends = [*(life.start_ns for life in found[1:]), None]
-    tapes: dict[str, tuple[list[tuple[int, Fraction]], list[Billed], list[Row]]] = {}
-    unpriced: list[Interval] = []
+    tapes: dict[Any, tuple[list[tuple[int, Fraction]], list[Billed], list[Row]]] = {}
+    unpriced: list[tuple[int, int, str]] = []
     for life, until in zip(found, ends, strict=True):
+        if life.start_ns >= end_ns:
+            break
+        is_over = life.end_ns <= min(known_ns - GAP_BILLED_NS, end_ns + LIFE_SEEN_NS)
         last_row = _row_at(places, prices, life.end_ns - 1)
         bill_end = _rounded_end(life, last_row, until)
+        tail = _tail(life, last_row, places) if is_over else None
         for start, end, row in _priced(places, prices, max(life.start_ns, start_ns), min(bill_end, end_ns)):
             if row is None:
-                unpriced.append((start, end))
+                unpriced.append((start, end, NO_PRICE))
                 continue
-            rates, billed, rows = tapes.setdefault(row.currency, ([], [], []))
-            rates.append((start, rate_of(row)))
-            billed.append(Billed(start, end, ready_ns=_ready(life, claimed), stop_ns=life.end_ns))
-            if row not in rows:
-                rows.append(row)
+            paid, unknown = _paid(row, (start, end), power)
+            unpriced += [(*interval, NO_ENERGY) for interval in unknown]
+            for first, last, steps in paid:
+                key = row.currency, row.shares, row.share or ""
+                rates, billed, rows = tapes.setdefault(key, ([], [], []))
+                rates += steps
+                billed.append(Billed(first, last, _ready(life, claimed), tail, life.end_ns))
+                if row not in rows:
+                    rows.append(row)
     gaps = [gap for life in found for gap in life.gaps]
     return Bill(
-        [(Tape(gpu, rates, billed, gaps, currency), rows) for currency, (rates, billed, rows) in sorted(tapes.items())],
+        [
+            (Tape(gpu, rates, billed, gaps, currency), rows)
+            for (currency, *_), (rates, billed, rows) in sorted(tapes.items())
+        ],
         unpriced,
     )
+
+
+def _paid(
+    row: Row, interval: Interval, power: Sequence[Power]
+) -> tuple[list[tuple[int, int, list[tuple[int, Fraction]]]], list[Interval]]:
+    """From when until when the row's price is known, with its steps; and when it is not, or not all of it."""
+    start_ns, end_ns = interval
+    base = rate_of(row)
+    if row.tariff is None:
+        return [(start_ns, end_ns, [(start_ns, base)])], []
+    nano = energy_cost(Fraction(1), row.tariff)
+    steps: list[tuple[int, Fraction]] = []
+    known: list[Interval] = []
+    for since, until, rate in power:
+        first, last = max(since, start_ns), min(until, end_ns)
+        if first < last:
+            if not known or known[-1][1] < first:
+                known.append((first, last))
+            known[-1] = (known[-1][0], last)
+            steps.append((first, base + rate * nano))
+    edges = [start_ns, *(edge for one in known for edge in one), end_ns]
+    unknown = [(at, until) for at, until in zip(edges[::2], edges[1::2], strict=True) if at < until]
+    if row.basis is not Basis.KILOWATT_HOUR:
+        steps = sorted(steps + [(at, base) for at, _ in unknown])
+        return [(start_ns, end_ns, steps)], unknown
+    return [(*one, [step for step in steps if one[0] <= step[0] < one[1]]) for one in known], unknown
 
 
 def _ready(life: _Life, claimed: Sequence[int]) -> int | None:
@@ -123,6 +185,13 @@ def _ready(life: _Life, claimed: Sequence[int]) -> int | None:
     if place < len(claimed) and claimed[place] <= min(life.start_ns + STARTUP_NS_MAX, life.end_ns):
         return claimed[place]
     return None
+
+
+def _tail(life: _Life, row: Row | None, places: Sequence[Place]) -> int | None:
+    """When the last span ended that used the GPU."""
+    if row is not None and row.basis is Basis.SERVERLESS_SECOND:
+        return None
+    return max((at for place in places for at in place.used if life.start_ns < at <= life.end_ns), default=None)
 
 
 def _rounded_end(life: _Life, row: Row | None, until: int | None) -> int:
@@ -144,7 +213,7 @@ def _priced(
     edges = {start_ns}
     for place in places:
         edges.update(at for interval in place.seen for at in interval if start_ns < at < end_ns and len(places) > 1)
-        edges.update(at for at, _ in prices.steps(place.subject, start_ns, end_ns, GPU_BASES))
+        edges.update(at for at, _ in prices.steps(place.subject, start_ns, end_ns, OWN_GPU_BASES))
     found: list[tuple[int, int, Row | None]] = []
     for start, end in pairwise([*sorted(edges), end_ns]):
         row = _row_at(places, prices, start)
@@ -164,7 +233,7 @@ def _row_at(places: Sequence[Place], prices: PriceBook, at_ns: int) -> Row | Non
         if best is None or reach > best[0]:
             best = (reach, place)
     subject = best[1].subject if best else places[0].subject
-    return prices.lookup(subject, at_ns, GPU_BASES).row
+    return prices.lookup(subject, at_ns, OWN_GPU_BASES).row
 
 
 # -- to what spans belong ----------------------------------------------------------------------------------------------

@@ -123,7 +123,8 @@ def _reported(row: Row, used: Quantities) -> Charge:
 
 def _gpu(row: Row, used: Quantities) -> Parts:
     unit = 3600 if row.basis is Basis.GPU_HOUR else 1
-    return [("gpu", _price(row) * _billed(row, _seconds(used.gpu_ns, "the time on the GPU")) / unit)]
+    time = ("gpu", _price(row) * _billed(row, _seconds(used.gpu_ns, "the time on the GPU")) / unit)
+    return [time, *_energy(row, used)] if row.tariff else [time]
 
 
 def _serverless(row: Row, used: Quantities) -> Parts:
@@ -184,7 +185,7 @@ def _request(row: Row, used: Quantities) -> Parts:
 
 
 def _energy(row: Row, used: Quantities) -> Parts:
-    return [("energy", _price(row) * _known(used.energy_mj, "the energy") / MJ_PER_KWH)]
+    return [("energy", (row.tariff or 0) * _known(used.energy_mj, "the energy") / MJ_PER_KWH)]
 
 
 _BY_BASIS: Final[dict[Basis, Callable[[Row, Quantities], Parts]]] = {

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Final
 from otel_pipeline.ledger.charge import Status
 from otel_pipeline.ledger.plans import Plan, plan_of
 from otel_pipeline.ledger.price_book import Subject
-from otel_pipeline.ledger.price_rows import ALWAYS_NS, CALL_BASES, FOREVER_NS, GPU_BASES, Basis
+from otel_pipeline.ledger.price_rows import ALWAYS_NS, CALL_BASES, FOREVER_NS, OWN_GPU_BASES
 from otel_pipeline.ledger.records import KINDS, Fact, fact_text
+from otel_pipeline.ledger.shares import UNTOLD
 from otel_pipeline.limits import COST_KNOWN_MAX
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from otel_pipeline.ledger.price_book import PriceBook
     from otel_pipeline.ledger.price_rows import Row
 
-OWN_GPU_BASES: Final = GPU_BASES | {Basis.KILOWATT_HOUR}
 FAILED, ON_GPU, CALL, REPORTED = (1 << bit for bit in range(4))
 """Bits of a span's flags, above its kind."""
 FLAGS_END: Final = len(KINDS) << 4
@@ -167,6 +167,7 @@ class Offers:
             attempt=max(int(attempt), 1) if attempt.isascii() and attempt.isdigit() and len(attempt) < 10 else 1,
             outcome=told.get("outcome", ""),
             failed=bool(flags & FAILED),
+            share=int(told.get("share") or UNTOLD),
             kind=KINDS[flags >> 4],
             claims=on_gpu,
             dimensions=tuple((name, value) for name, value in dimensions if value),

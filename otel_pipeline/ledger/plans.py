@@ -86,7 +86,8 @@ class Plan:
     @cached_property
     def is_simple(self) -> bool:
         """Whether it counts one quantity as it is."""
-        return self.main >= 0 and self.fine == 1 and not (self.step or self.least or self.is_large)
+        one_column = self.main >= 0 and self.row.energy_price is None
+        return one_column and self.fine == 1 and not (self.step or self.least or self.is_large)
 
     @cached_property
     def is_large(self) -> bool:
@@ -123,7 +124,8 @@ def _prices(row: Row, used: Quantities) -> tuple[list[Fraction | None], int]:
     prices: list[Fraction | None] = [Fraction(0)] * len(FIELDS)
     if row.basis in GPU_BASES:
         prices[PLACE["gpu_ns"]] = rate_of(row)
-        return prices, PLACE["gpu_ns"]
+        prices[PLACE["energy_mj"]] = (row.tariff or 0) * Fraction(NANO, MJ_PER_KWH)
+        return prices, PLACE["energy_mj" if row.tariff else "gpu_ns"]  # the time on a GPU is always known
     if row.basis is Basis.MILLION_TOKENS:
         for side, kinds in SPECIAL.items():
             for name, place in ((side, PLACE[side]), *((kind, PLACE[f"{kind}_tokens"]) for kind in kinds)):

@@ -20,7 +20,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final
 
-from otel_pipeline.ledger.price_rows import ALWAYS_NS, FOREVER_NS, Basis, Row, day_of
+from otel_pipeline.ledger.price_rows import ALWAYS_NS, FOREVER_NS, Basis, Row, Shares, day_of
 from otel_pipeline.limits import PRICE_LOOKUPS_KEPT
 
 ANY_BASIS: Final = frozenset(Basis)
@@ -95,6 +95,16 @@ class PriceBook:
         entries = [_entry(row, own=True) for row in own] + [_entry(row, own=False) for row in defaults]
         self.entries = sorted(entries, key=lambda entry: entry.rank)
         self._known: OrderedDict[tuple[Subject, frozenset[Basis]], list[Entry]] = OrderedDict()
+
+    @cached_property
+    def has_energy(self) -> bool:
+        """Whether some row is about energy: else nobody need keep any."""
+        return any(entry.row.tariff for entry in self.entries)
+
+    @cached_property
+    def has_shares(self) -> bool:
+        """Whether it matters to some row how much of a GPU a span had."""
+        return any(entry.row.shares is not Shares.EQUAL for entry in self.entries)
 
     @cached_property
     def attribute_keys(self) -> frozenset[str]:
@@ -194,7 +204,9 @@ class BooksInTurn(PriceBook):
 
 
 def rate_of(row: Row) -> Fraction:
-    """n$ per ns of a row of GPU time. A serverless worker has one rate: that of its execution."""
+    """n$ per ns of a row of GPU time, energy left out. A serverless worker has one rate: that of its execution."""
+    if row.basis is Basis.KILOWATT_HOUR:
+        return Fraction(0)
     price = row.prices.get("execution", row.price)
     if price is None:
         raise ValueError(f"{row.id} is no price of GPU time")

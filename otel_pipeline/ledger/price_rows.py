@@ -9,13 +9,14 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from otel_pipeline.ledger.money import CURRENCY, NANO, decimal, exact
 from otel_pipeline.limits import PRICE_ROWS_MAX
 
 FOREVER_NS: Final = 2**63 - 1
 ALWAYS_NS: Final = -(2**63)
+_PART: Final = re.compile(r"[0-9]{1,6}(/[1-9][0-9]{0,5}|\.[0-9]{1,20})?")
 _RESOLUTION: Final = re.compile(r"[1-9][0-9]{2,4}p|[1-9][0-9]?k|[1-9][0-9]{1,4}x[1-9][0-9]{1,4}")
 
 
@@ -36,9 +37,13 @@ class Basis(StrEnum):
     REPORTED = "reported"
 
 
-GPU_BASES: Final = frozenset({Basis.GPU_SECOND, Basis.GPU_HOUR, Basis.SERVERLESS_SECOND})
-"""Prices of time on a GPU: what tapes are made of."""
-CALL_BASES: Final = frozenset(Basis) - GPU_BASES - {Basis.KILOWATT_HOUR}
+OWNED: Final = frozenset({Basis.GPU_SECOND, Basis.GPU_HOUR})
+"""What may cost energy beside its price: a serverless worker is always somebody else's."""
+GPU_BASES: Final = OWNED | {Basis.SERVERLESS_SECOND}
+"""Prices of time on a GPU."""
+OWN_GPU_BASES: Final = GPU_BASES | {Basis.KILOWATT_HOUR}
+"""The same, and energy: what a GPU may be paid by."""
+CALL_BASES: Final = frozenset(Basis) - OWN_GPU_BASES
 """Prices of a call to somebody else's model."""
 TIERED: Final = frozenset({Basis.IMAGE, Basis.VIDEO_SECOND})
 """What may cost by resolution; `price` is then for all other resolutions."""
@@ -49,6 +54,20 @@ NAMED: Final = {
         {"input", "output", "cached_input", "cache_write", "image_output", "audio_input", "audio_output", "image_input"}
     ),
 }
+
+
+class Shares(StrEnum):
+    """How those who are on a GPU at the same time share its cost: as the modes of an allocation."""
+
+    EQUAL = "equal"
+    WEIGHTED = "weighted"
+    FIXED = "fixed"
+
+
+def _share(text: str) -> str:
+    if not _PART.fullmatch(text) or not 0 < Fraction(text) <= 1:
+        raise ValueError("must be a part of the GPU such as 1/4 or 0.25")
+    return text
 
 
 def _price(value: Any) -> Fraction:
@@ -80,6 +99,8 @@ def _listed(value: Any) -> Any:
 
 
 Price = Annotated[Fraction, BeforeValidator(_price), Field(ge=0)]
+Share = Annotated[str, AfterValidator(_share)]
+"""Kept as it is written: a seventh is no decimal number."""
 Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed)]
 Moment = Annotated[int | None, BeforeValidator(_at_ns)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+-]{0,95}$")]
@@ -127,7 +148,9 @@ class Row(_Part):
 
     effective_from is inclusive, effective_to is not. round_up: quantities are billed in multiples of it, minimum: and
     are at least this, both in the units of the basis that are measured (seconds, or 1,000 characters and so on).
+    energy_price: of a kilowatt hour, beside the price of a GPU of one's own: what it was bought for, and what it uses.
     failed: whether the provider bills what failed.
+    shares: how spans share a GPU that they use at the same time; share: what each has that does not tell it.
     """
 
     id: Name
@@ -136,12 +159,15 @@ class Row(_Part):
     price: Price | None = None
     prices: dict[str, Price] = {}
     input_image: Price | None = None
+    energy_price: Price | None = None
     currency: Annotated[str, Field(pattern=f"^{CURRENCY.pattern}$")] = "USD"
     effective_from: Moment = None
     effective_to: Moment = None
     round_up: Price | None = None
     minimum: Price | None = None
     failed: Annotated[str, Field(pattern="^(billed|free)$")] = "billed"
+    shares: Shares = Shares.EQUAL
+    share: Share | None = None
     source: str = ""
     url: str = ""
     read: Annotated[date | None, BeforeValidator(_day)] = None
@@ -164,8 +190,14 @@ class Row(_Part):
     @property
     def free(self) -> bool:
         """Whether the operator wrote that it costs nothing."""
-        given = [*self.prices.values(), *(one for one in (self.price, self.input_image) if one is not None)]
+        single = (self.price, self.input_image, self.energy_price)
+        given = [*self.prices.values(), *(one for one in single if one is not None)]
         return bool(given) and not any(given)
+
+    @property
+    def tariff(self) -> Fraction | None:
+        """The price of a kilowatt hour, if energy costs anything."""
+        return (self.price if self.basis is Basis.KILOWATT_HOUR else self.energy_price) or None
 
 
 def _problem(row: Row) -> str:
@@ -184,6 +216,12 @@ def _problem(row: Row) -> str:
         (row.basis is Basis.MILLION_TOKENS and no_tokens, "needs prices.input or prices.output, or a price for both"),
         (row.basis is Basis.SERVERLESS_SECOND and some_phases, f"needs a price, or all prices: {kinds}"),
         (row.input_image is not None and not tiered, f"input_image is no price of a {row.basis}"),
+        (
+            row.energy_price is not None and row.basis not in OWNED,
+            f"energy_price is for GPUs of your own, beside a price of a {' or '.join(sorted(OWNED))}",
+        ),
+        (row.shares is not Shares.EQUAL and row.basis not in OWN_GPU_BASES, f"nobody shares a {row.basis}"),
+        (row.share is not None and row.shares is Shares.EQUAL, "share needs shares: fixed, or weighted"),
         (row.round_up == 0, "round_up must be more than 0; leave it out if nothing is rounded"),
     )
     return next((reason for wrong, reason in problems if wrong), "")
@@ -238,7 +276,9 @@ def told_prices(row: Row) -> str:
     named = [f"{name} {decimal(price)}" for name, price in row.prices.items()]
     plain = [decimal(row.price)] if row.price is not None else []
     image = [f"input_image {decimal(row.input_image)}"] if row.input_image is not None else []
-    return f"{', '.join([*plain, *named, *image]) or 'as reported,'} {row.currency} a {row.basis}"
+    energy = f" and {decimal(row.energy_price)} a kilowatt_hour" if row.energy_price is not None else ""
+    shares = f", shares: {row.shares} {row.share or ''}".rstrip() if row.shares is not Shares.EQUAL else ""
+    return f"{', '.join([*plain, *named, *image]) or 'as reported,'} {row.currency} a {row.basis}{energy}{shares}"
 
 
 def day_of(at_ns: int | None) -> str:

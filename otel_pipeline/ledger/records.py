@@ -37,8 +37,12 @@ INT64: Final = np.dtype("<i8")
 INT32: Final = np.dtype("<i4")
 ROW_BYTES: Final = INT64.itemsize * len(NUMBERS) + INT32.itemsize * (1 + len(TEXTS))
 UNKNOWN: Final = -1
-"""In `reported_nano` and `energy_mj`."""
+"""In `reported_nano`, `energy_mj` and `share`."""
+SHARE_END: Final = 2**20
 MINUTES_END: Final = 2**40
+MS_END: Final = 2**42
+"""The year 2109: as ns it still has 64 bits."""
+MJ_END: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ class Fact:
     gpus:       ids of the GPUs that the span ran on; none if it used none, or if it is not known which
     outcome:    of the job; empty on spans that are no job
     failed:     the span's status is an error
+    share:      how much of its GPUs it had, see ledger/shares.py; -1 if nobody told
     claims:     whether it uses its GPUs
     dimensions: pairs of key and value, as configured, in the configured order
     """
@@ -66,6 +71,7 @@ class Fact:
     attempt: int = 1
     outcome: str = ""
     failed: bool = False
+    share: int = UNKNOWN
     kind: str = "other"
     claims: bool = False
     dimensions: tuple[tuple[str, str], ...] = ()
@@ -73,9 +79,12 @@ class Fact:
 
 FACT_FIELDS: Final = tuple(one.name for one in fields(Fact))
 _PLAIN_TEXTS: Final = tuple(
-    index for index, name in enumerate(FACT_FIELDS) if name not in ("gpus", "attempt", "failed", "claims", "dimensions")
+    index
+    for index, name in enumerate(FACT_FIELDS)
+    if name not in ("gpus", "attempt", "failed", "share", "claims", "dimensions")
 )
 _GPUS, _ATTEMPT, _KIND, _DIMENSIONS = map(FACT_FIELDS.index, ("gpus", "attempt", "kind", "dimensions"))
+_SHARE: Final = FACT_FIELDS.index("share")
 _BOOLS: Final = (FACT_FIELDS.index("failed"), FACT_FIELDS.index("claims"))
 
 
@@ -118,6 +127,7 @@ class Spans:
 class Presence:
     """A GPU that sent samples in these minutes (unix time / 60, ascending), and what its price is looked up by: the
     fields of a price book's subject. `hosts` are all names of its machine, the first is the one that facts use.
+    `energy` are readings of its counters: who counts, ms since 1970, and mJ since some start.
     """
 
     hosts: tuple[str, ...]
@@ -128,6 +138,7 @@ class Presence:
     region: str = ""
     pod: str = ""
     attributes: tuple[tuple[str, str], ...] = ()
+    energy: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +214,8 @@ def _line(values: object) -> bytes:
 def _presence_values(one: Presence) -> list[Any]:
     texts = [kept(text) for text in (one.gpu, one.name, one.provider, one.region, one.pod)]
     hosts = [kept(host) for host in one.hosts[:LEDGER_DIMENSIONS_MAX]]
-    return [hosts, *texts, _pairs(one.attributes), list(one.minutes)]
+    energy = [[kept(source), at_ms, mj] for source, at_ms, mj in one.energy]
+    return [hosts, *texts, _pairs(one.attributes), list(one.minutes), energy]
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
@@ -254,6 +266,7 @@ def _fact(values: object) -> Fact:
         raise ValueError(f"a fact of the record has not {len(FACT_FIELDS)} values")
     whole = all(isinstance(values[index], str) for index in _PLAIN_TEXTS) and values[_KIND] in KINDS
     whole = whole and all(isinstance(values[index], bool) for index in _BOOLS) and _is_count(values[_ATTEMPT])
+    whole = whole and (values[_SHARE] == UNKNOWN or _is_below(values[_SHARE], SHARE_END))
     if not whole:
         raise ValueError("a fact of the record has values of wrong types")
     values = list(values)
@@ -265,15 +278,25 @@ def _fact(values: object) -> Fact:
 
 
 def _presence(values: object) -> Presence:
-    if not isinstance(values, list) or len(values) != 8:
-        raise ValueError("a GPU of the record has not 8 values")
-    hosts, *texts, attributes, minutes = values
+    if not isinstance(values, list) or len(values) != 9:
+        raise ValueError("a GPU of the record has not 9 values")
+    hosts, *texts, attributes, minutes, energy = values
     gpu, name, provider, region, pod = _texts(texts)
     told = _listed(minutes, LEDGER_PRESENCE_MAX, "minutes")
     if not all(_is_count(minute) for minute in told):
         raise ValueError("a minute of the record is no number of a minute")
     named = tuple(_texts(_listed(hosts, LEDGER_DIMENSIONS_MAX, "hosts")))
-    return Presence(named, gpu, name, tuple(told), provider, region, pod, _read_pairs(attributes))
+    readings = tuple(_reading(one) for one in _listed(energy, LEDGER_PRESENCE_MAX, "readings"))
+    return Presence(named, gpu, name, tuple(told), provider, region, pod, _read_pairs(attributes), readings)
+
+
+def _reading(values: object) -> tuple[str, int, int]:
+    if not isinstance(values, list) or len(values) != 3:
+        raise ValueError("a reading of the record has not 3 values")
+    (source,), (at_ms, mj) = _texts(values[:1]), values[1:]
+    if not (_is_below(at_ms, MS_END) and _is_below(mj, MJ_END)):
+        raise ValueError("a reading of the record has a number that is none")
+    return source, at_ms, mj
 
 
 def _read_pairs(listed: object) -> tuple[tuple[str, str], ...]:
@@ -297,4 +320,8 @@ def _listed(values: object, size_max: int, what: str) -> list[Any]:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MINUTES_END
+    return _is_below(value, MINUTES_END)
+
+
+def _is_below(value: object, end: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < end

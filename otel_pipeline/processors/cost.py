@@ -24,9 +24,10 @@ from otel_pipeline.gpu.ingest import HOST_KEYS, hosts_of
 from otel_pipeline.gpu.ingest import read as read_samples
 from otel_pipeline.gpu.marks import NAME as GPU_NAME
 from otel_pipeline.gpu.marks import STATUS as GPU_STATUS
+from otel_pipeline.gpu.quantities import Quantity
 from otel_pipeline.gpu.resolve import IDS as GPU_IDS
 from otel_pipeline.gpu.used import TIME_NS_MAX
-from otel_pipeline.ledger import spans
+from otel_pipeline.ledger import shares, spans
 from otel_pipeline.ledger.charge import Status
 from otel_pipeline.ledger.money import CURRENCY, NANO
 from otel_pipeline.ledger.nested import Nested
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from otel_pipeline.ledger.offers import Known
-    from otel_pipeline.wire.batch import Batch, Codes, Ints, Mask
+    from otel_pipeline.wire.batch import Batch, Codes, Floats, Ints, Mask
     from otel_pipeline.wire.values import Value
 
 ERROR: Final = 2
@@ -142,6 +143,7 @@ class CostProcessor:
             **READ,
             **{f"{ATTRIBUTE}{key}": key for key in sorted(book.attribute_keys)},
             **{f"{DIMENSION}{key}": key for key in config.dimensions},
+            **({"share": shares.KEY} if book.has_shares else {}),
         }
         self._keys = tuple(
             key
@@ -269,6 +271,8 @@ class CostProcessor:
             if name == "provider":
                 if not having.isdisjoint(spans.PROVIDERS):
                     columns.append((name, spans.first_of(batch, having, spans.PROVIDERS)))
+            elif name == "share":
+                columns.append((name, shares.told(attribute_column(batch, key))))
             elif name.startswith(DIMENSION):
                 columns.append((name, attribute_column(batch, key)))
             elif name in NUMERIC and key in having:
@@ -323,8 +327,19 @@ class CostProcessor:
         times: dict[tuple[tuple[str, ...], str], list[Ints]] = {}
         for block in samples.blocks:
             times.setdefault((block.hosts, block.gpu), []).append(block.times_ns)
+        counters: dict[tuple[tuple[str, ...], str], dict[str, tuple[Ints, Floats]]] = {}
+        for block in samples.blocks if self._offers.book.has_energy else ():
+            if block.quantity is Quantity.ENERGY:
+                counters.setdefault((block.hosts, block.gpu), {})[block.source] = block.times_ns, block.values
         seen = [
-            self._minutes.seen(hosts, gpu, names.get((hosts, gpu), ""), places.get(hosts, Place()), each)
+            self._minutes.seen(
+                hosts,
+                gpu,
+                names.get((hosts, gpu), ""),
+                places.get(hosts, Place()),
+                each,
+                counters=counters.get((hosts, gpu)),
+            )
             for (hosts, gpu), each in times.items()
         ]
         told = [one for one in seen if one is not None]

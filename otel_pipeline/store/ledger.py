@@ -22,7 +22,7 @@ from otel_pipeline.ledger.booking import HOUR_NS, MINUTE_NS
 from otel_pipeline.ledger.money import NANO
 from otel_pipeline.ledger.records import decode
 from otel_pipeline.limits import LEDGER_BLOCKS_MAX, LEDGER_BOOKING_S, LEDGER_LATENESS_S
-from otel_pipeline.store import ledger_marks, ledger_nested, ledger_presence
+from otel_pipeline.store import ledger_energy, ledger_marks, ledger_nested, ledger_presence
 from otel_pipeline.store.database import keep_position, position
 from otel_pipeline.store.ledger_arrivals import claim_rows, gather
 from otel_pipeline.store.ledger_booking import book_blocks
@@ -52,8 +52,8 @@ TEND_S: Final = 15.0
 
 class Ledger:
     """Keeps the ledger in a database. `counted(event, number)` is told: stored, repeated, told_twice, implausible,
-    too_old (spans), unreadable (records), late, booked, corrected, failed (hours of GPUs).
-    `observe` is called now and then by the thread that applies and tends.
+    too_old (spans), unreadable (records), late, booked, corrected, failed (hours of GPUs), unweighted (spans that told
+    no weight, whenever an hour is booked). `observe` is called now and then by the thread that applies and tends.
     """
 
     name: str = "ledger"
@@ -167,9 +167,10 @@ class Ledger:
         presence = [one for record in records for one in record.presence]
         found = ledger_presence.seen(presence, arrivals)
         ledger_presence.keep(connection, self._names, marks, found)
+        ledger_energy.keep(connection, self._names, marks, presence)
         marks.write(connection, LATE)
         counts["late"] += len(marks.found)
-        self._note_time(connection, state, [at for one in found.values() for _, at in one.intervals], arrivals)
+        self._note_time(connection, state, [at for one in found.values() for _, at, _ in one.intervals], arrivals)
 
     def _store_spans(
         self, connection: sa.Connection, arrivals: Arrivals, marks: Marks, counts: Counter[str]
@@ -225,6 +226,8 @@ class Ledger:
             return False
         marks = Marks(booked_ns, state.compacted_ns or 0)
         ledger_marks.advance(connection, marks, state.booked_ns)
+        if state.booked_ns is not None:
+            ledger_presence.mark_ended(connection, marks, state.booked_ns)
         marks.write(connection, BOOKED)
         keep_state(connection, "booked_ns", booked_ns)
         state.booked_ns = booked_ns

@@ -7,15 +7,17 @@ its periods on; which of them changes nothing in the result.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, repeat
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import sqlalchemy as sa
 
-from otel_pipeline.ledger.allocation import allocate
+from otel_pipeline.ledger.allocation import Mode, allocate
 from otel_pipeline.ledger.booking import HOUR_NS, STARTUP_NS_MAX, bill, lives, table_of
+from otel_pipeline.ledger.shares import missing, split
+from otel_pipeline.store.ledger_energy import power_of
 from otel_pipeline.store.ledger_nodes import load_nodes, same_span
 from otel_pipeline.store.ledger_presence import places
 from otel_pipeline.store.ledger_sums import add_sums
@@ -63,11 +65,14 @@ BOOKED_CELLS: Final = _booked(ALLOCATION, CELL_KEYS, ("nano",))
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What is or should be booked in a block. periods: AMOUNTS by (start, currency); prices: rows of the price book."""
+    """What is or should be booked in a block. periods: AMOUNTS by (start, currency); prices: rows of the price book;
+    reasons: why there is time without a price; unweighted: claims that tell no weight where one is asked for."""
 
     cells: dict[Cell, int]
     periods: dict[tuple[int, str], tuple[int, ...]]
     prices: dict[str, list[Row]]
+    reasons: str = ""
+    unweighted: int = 0
 
 
 def due(connection: sa.Connection, names: Names, prices: PriceBook, block: Block) -> Books:
@@ -80,27 +85,35 @@ def due(connection: sa.Connection, names: Names, prices: PriceBook, block: Block
     if not where:
         return Books({}, {}, {})
     claimed = _claimed(connection, block, where)
-    billed = bill(str(block.gpu), where, prices, (block.hour, end), claimed)
+    power = power_of(connection, block.gpu, block.hour, end)
+    billed = bill(str(block.gpu), where, prices, (block.hour, end), claimed, power=power, known_ns=block.known_ns)
     table = table_of(str(block.gpu), nodes.claims, nodes.above, nodes.start_ns, nodes.end_ns)
     cells: dict[Cell, int] = {}
     periods: dict[tuple[int, str], tuple[int, ...]] = {}
-    rows = {}
+    rows: dict[str, list[Row]] = {}
+    unweighted = 0
     for tape, used in billed.tapes:
-        found = allocate(tape, table, block.cuts, anchor_ns=block.hour)
-        rows[tape.currency] = used
+        parts = nodes.share[: nodes.claims]
+        unweighted = max(unweighted, missing(used[0], parts))
+        shared = replace(table, **split(used[0], parts))
+        found = allocate(tape, shared, block.cuts, Mode(used[0].shares), anchor_ns=block.hour)
+        rows[tape.currency] = rows.get(tape.currency, []) + used
         costs = np.flatnonzero(found.nano)
         row, starts = found.row[costs], np.array(block.cuts)[found.period[costs]]
         order = np.lexsort((row, starts))
         row = row[order]
         columns = (starts[order], *(nodes.ids[row, place] for place in range(3)), *nodes.belongs[:, row])
         keys = zip(*(column.tolist() for column in columns), repeat(tape.currency), strict=False)
-        cells.update(zip(keys, found.nano[costs][order].tolist(), strict=True))
+        some = dict(zip(keys, found.nano[costs][order].tolist(), strict=True))
+        cells = {key: cells.get(key, 0) + some.get(key, 0) for key in cells | some} if cells else some
         for at, total, spare, paid in zip(block.cuts, found.totals, found.buckets, found.paid_by_period, strict=False):
             if paid:
-                periods[at, tape.currency] = (total, *spare, paid, 0)
-    for at, ns in _by_period(billed.unpriced, block.cuts).items():
+                known = periods.get((at, tape.currency), NOTHING)
+                amounts = (total, *spare, paid, 0)
+                periods[at, tape.currency] = tuple(one + more for one, more in zip(known, amounts, strict=True))
+    for at, ns in _by_period(((start, until) for start, until, _ in billed.unpriced), block.cuts).items():
         periods[at, ""] = (*NOTHING[:-1], ns)
-    return Books(cells, periods, rows)
+    return Books(cells, periods, rows, " ".join(sorted({why for _, _, why in billed.unpriced})), unweighted)
 
 
 def booked(connection: sa.Connection, block: Block) -> Books:
@@ -133,7 +146,7 @@ def difference(before: Books, after: Books) -> Books:
     # Amounts that only move between spans keep the period's row: it says at which price.
     for cell in cells:
         periods.setdefault((cell[0], cell[-1]), NOTHING)
-    return Books(cells, periods, after.prices)
+    return Books(cells, periods, after.prices, after.reasons)
 
 
 def book(connection: sa.Connection, names: Names, block: Block, more: Books, booking: int) -> None:
@@ -141,7 +154,7 @@ def book(connection: sa.Connection, names: Names, block: Block, more: Books, boo
     rows = [(block.gpu, *cell, booking, nano) for cell, nano in more.cells.items()]
     add(connection, ALLOCATION, rows)
     length = block.cuts[1] - block.cuts[0]
-    told = {currency: " ".join(row.id for row in used) for currency, used in more.prices.items()}
+    told = {"": more.reasons} | {currency: " ".join(row.id for row in used) for currency, used in more.prices.items()}
     periods = [
         (block.gpu, at, currency, booking, at + length, *amounts, told.get(currency, ""))
         for (at, currency), amounts in sorted(more.periods.items())

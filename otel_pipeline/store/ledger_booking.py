@@ -34,7 +34,7 @@ def book_blocks(
     connection: sa.Connection, names: Names, editions: Editions, state: State, marks: Iterable[Mark], *, now_ms: int
 ) -> Counter[str]:
     """Adds what differs from what is booked. Counts the hours that were booked for the first time, corrected, and
-    failed."""
+    failed, and claims that told no weight."""
     counts = Counter[str]()
     if state.booked_ns is None or state.period_ns is None:
         return counts
@@ -46,7 +46,7 @@ def book_blocks(
             continue
         try:
             with connection.begin_nested():
-                kind = _book_block(connection, names, editions, block, (reason, last, numbers, now_ms))
+                kind, unweighted = _book_block(connection, names, editions, block, (reason, last, numbers, now_ms))
         except (ValueError, ArithmeticError, sa.exc.DataError) as error:
             # Trying again would not help, and would keep all others waiting. `ledger verify` names the hour.
             names.forget()
@@ -55,12 +55,15 @@ def book_blocks(
             log.error("hour %d of GPU %d cannot be booked: %s: %s", hour, gpu, type(error).__name__, error)  # noqa: TRY400
         else:
             counts[kind] += 1
+            counts["unweighted"] += unweighted
     counts.pop("", None)
     return counts
 
 
-def _book_block(connection: sa.Connection, names: Names, editions: Editions, block: Block, told: Told) -> str:
-    """What became of the hour; empty if nothing differs."""
+def _book_block(
+    connection: sa.Connection, names: Names, editions: Editions, block: Block, told: Told
+) -> tuple[str, int]:
+    """What became of the hour, empty if nothing differs; and how many claims told no weight."""
     reason, last, numbers, now_ms = told
     pinned, pins = editions.pins(connection, block, again=reason == REPRICE)
     after = due(connection, names, editions.book(connection, pins), block)
@@ -69,11 +72,11 @@ def _book_block(connection: sa.Connection, names: Names, editions: Editions, blo
     before = booked(connection, block)
     more = difference(before, after)
     if not more.periods:
-        return ""
+        return "", 0
     kind = KINDS[reason if reason > LATE else LATE if before.periods else BOOKED]
     number = numbers.get(kind, last + len(numbers) + 1)
     book(connection, names, block, more, number)
     if kind not in numbers:
         add(connection, BOOKING, [(number, now_ms, kind)])
         numbers[kind] = number
-    return "corrected" if before.periods else "booked"
+    return "corrected" if before.periods else "booked", after.unweighted

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from otel_pipeline.ledger.booking import HOUR_NS
 from otel_pipeline.limits import LEDGER_COMPACTED_MAX
+from otel_pipeline.store import ledger_energy
 from otel_pipeline.store.database import listed
 from otel_pipeline.store.ledger_state import keep_state
 from otel_pipeline.store.ledger_tables import (
@@ -53,6 +54,7 @@ def compact(connection: sa.Connection, state: State, until_ns: int, now_ms: int)
     for row in connection.execute(wanted.where(columns.hour <= hours[-1])).all():
         _compact_periods(connection, row.gpu, row.hour, booking)
         _forget_spans(connection, row.gpu, row.hour)
+        ledger_energy.forget(connection, row.gpu, row.hour + HOUR_NS)
     end_ns = hours[-1] + HOUR_NS
     if end_ns // DAY_NS > hours[0] // DAY_NS:
         # The others, such as those that only stand between two: to find them all spans are looked at.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from otel_pipeline.ledger.booking import HOUR_NS, order_of, without_cycles
 from otel_pipeline.ledger.claims import NO_PARENT, Ints
+from otel_pipeline.ledger.records import UNKNOWN
 from otel_pipeline.limits import LEDGER_DEPTH_MAX
 from otel_pipeline.store.database import listed
 from otel_pipeline.store.ledger_tables import CLAIM, NO_GPU, SPAN, SPAN_KEY, WORD
@@ -50,11 +51,12 @@ CLAIMED: Final = _NODES.where((SPAN.c.end_ns > _SINCE) & (SPAN.c.start_ns < _UNT
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Periods of one GPU within an hour, whose bounds are `cuts`."""
+    """Periods of one GPU within an hour, whose bounds are `cuts`. Until `known_ns` all is taken as known."""
 
     gpu: int
     hour: int
     cuts: list[int]
+    known_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,15 @@ class Nodes:
     """Spans, the first `claims` of them cost something in the block, in the order of their ids; the others are above.
 
     numbers: [row, FIELDS]; above: [row] the row of the parent, NO_PARENT without, free of cycles; belongs: [3, row]
-    fact, user and job, where what a span does not say itself is that of the nearest one above it.
+    fact, user and job, where what a span does not say itself is that of the nearest one above it; so is `share`, that
+    of facts.
     """
 
     claims: int
     numbers: Ints
     above: Ints
     belongs: Ints
+    share: Ints
 
     @property
     def ids(self) -> Ints:
@@ -95,7 +99,7 @@ def block_of(gpu: int, hour: int, from_ns: int, until_ns: int, period_ns: int) -
     """The block from the period of `from_ns` on, without a period that reaches beyond `until_ns`."""
     start = hour + (from_ns - hour) // period_ns * period_ns
     end = hour + (min(until_ns, hour + HOUR_NS) - hour) // period_ns * period_ns
-    return Block(gpu, hour, list(range(start, end + 1, period_ns)))
+    return Block(gpu, hour, list(range(start, end + 1, period_ns)), until_ns)
 
 
 def load_nodes(connection: sa.Connection, names: Names, block: Block) -> Nodes:
@@ -118,7 +122,7 @@ def load_nodes(connection: sa.Connection, names: Names, block: Block) -> Nodes:
         places = places_of(numbers[:, :3], numbers[:, PARENT])
     above = np.where(numbers[:, 3] == 0, NO_PARENT, places)
     above = without_cycles(above)
-    return Nodes(claims, numbers, above, _belonging(connection, names, numbers, above))
+    return Nodes(claims, numbers, above, *_belonging(connection, names, numbers, above))
 
 
 def places_of(keys: Ints, wanted: Ints) -> Ints:
@@ -155,12 +159,16 @@ def _lookup(connection: sa.Connection, keys: set[Key]) -> Ints:
     return _numbers(connection, sa.select(*COLUMNS).join_from(wanted, SPAN, same))
 
 
-def _belonging(connection: sa.Connection, names: Names, numbers: Ints, above: Ints) -> Ints:
-    """From the top down, all spans of one depth at a time."""
+def _belonging(connection: sa.Connection, names: Names, numbers: Ints, above: Ints) -> tuple[Ints, Ints]:
+    """From the top down, all spans of one depth at a time. A fact is told without its share: there are many of them."""
     belongs = numbers[:, 6:9].T.copy()
     used, place = np.unique(numbers[:, 6], return_inverse=True)
-    jobs_own = np.array([names.fact(connection, number).kind == "job" for number in used.tolist()], dtype=np.bool_)
-    is_job = jobs_own[place] if len(used) else np.zeros(0, dtype=np.bool_)
+    facts = [names.fact(connection, number) for number in used.tolist()]
+    is_job = np.array([fact.kind == "job" for fact in facts], dtype=np.bool_)[place]
+    share = np.array([fact.share for fact in facts], dtype=np.int64)[place]
+    if (share != UNKNOWN).any():
+        plain = names.facts.of(connection, [replace(fact, share=UNKNOWN) for fact in facts])
+        belongs[0] = np.array([plain[replace(fact, share=UNKNOWN)] for fact in facts], dtype=np.int64)[place]
     settled = above == NO_PARENT
     waiting = np.flatnonzero(~settled)
     while len(waiting):
@@ -176,7 +184,8 @@ def _belonging(connection: sa.Connection, names: Names, numbers: Ints, above: In
             for pair in pairs.tolist()
         ]
         belongs[0, rows] = np.array(merged, dtype=np.int64)[which]
+        share[rows] = np.where(share[rows] == UNKNOWN, share[upper], share[rows])
         belongs[1, rows] = np.where(own_user != 0, own_user, user)
         belongs[2, rows] = np.where(own_job != 0, own_job, job)
         settled[rows] = True
-    return belongs
+    return belongs, share

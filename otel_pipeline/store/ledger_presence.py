@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import sqlalchemy as sa
 
-from otel_pipeline.ledger.booking import GAP_BILLED_NS, GAP_SEEN_NS, LIFE_SEEN_NS, MINUTE_NS, Interval, Place, merged
+from otel_pipeline.ledger.booking import (
+    GAP_BILLED_NS,
+    GAP_SEEN_NS,
+    HOUR_NS,
+    LIFE_SEEN_NS,
+    MINUTE_NS,
+    Interval,
+    Place,
+    lives,
+    merged,
+)
 from otel_pipeline.ledger.price_book import Subject
 from otel_pipeline.store.ledger_marks import Marks, mark_seen
 from otel_pipeline.store.ledger_tables import PLACE, PRESENCE, add
@@ -24,19 +34,26 @@ if TYPE_CHECKING:
     from otel_pipeline.store.ledger_names import Names
 
 
+TAIL_NS_MAX: Final = 2 * (LIFE_SEEN_NS + HOUR_NS)
+"""An hour looks a day back and a day ahead for the life of a GPU, so what changes may change what lies so far away."""
+
+Used = tuple[int, int, int]
+"""From when to when a GPU was seen, and when the last span ended that used it meanwhile; 0: none."""
+
+
 @dataclass(slots=True)
 class Seen:
     """A GPU in a host, as a batch tells it."""
 
     subject: Subject
-    intervals: list[Interval] = field(default_factory=list)
+    intervals: list[Used] = field(default_factory=list)
 
 
 def seen(presence: Iterable[Presence], arrivals: Arrivals | None) -> dict[tuple[str, str], Seen]:
     """By (GPU, host): samples, and spans that used the GPU."""
     found: dict[tuple[str, str], Seen] = {}
 
-    def note(gpu: str, subject: Subject, intervals: list[Interval]) -> None:
+    def note(gpu: str, subject: Subject, intervals: list[Used]) -> None:
         known = found.setdefault((gpu, subject.host), Seen(subject))
         known.subject = _both(known.subject, subject)
         known.intervals += intervals
@@ -52,7 +69,7 @@ def seen(presence: Iterable[Presence], arrivals: Arrivals | None) -> dict[tuple[
             attributes=tuple(sorted(dict(one.attributes).items())),
         )
         minutes = [(minute * MINUTE_NS, (minute + 1) * MINUTE_NS) for minute in one.minutes if minute < 2**27]
-        note(one.gpu, subject, merged(minutes, 0))
+        note(one.gpu, subject, [(*interval, 0) for interval in merged(minutes, 0)])
     by_place: dict[tuple[tuple[str, ...], Subject], list[Ints]] = defaultdict(list)
     for fact, rows in arrivals.claiming() if arrivals is not None else ():
         if len(rows):
@@ -60,7 +77,7 @@ def seen(presence: Iterable[Presence], arrivals: Arrivals | None) -> dict[tuple[
     for (gpus, subject), groups in by_place.items():
         assert arrivals is not None
         rows = np.concatenate(groups)
-        intervals = _joined(arrivals.start_ns[rows], arrivals.end_ns[rows])
+        intervals = [(start, end, end) for start, end in _joined(arrivals.start_ns[rows], arrivals.end_ns[rows])]
         for gpu in gpus:
             note(gpu, subject, intervals)
     return found
@@ -80,25 +97,40 @@ def keep(connection: sa.Connection, names: Names, marks: Marks, found: dict[tupl
     for (uuid, host), one in sorted(found.items()):
         gpu = gpus[uuid]
         place = _place(connection, marks, gpu, host, one.subject)
-        _merge(connection, marks, gpu, place, merged(one.intervals, GAP_SEEN_NS))
+        _merge(connection, marks, gpu, place, _united(one.intervals))
 
 
 def places(connection: sa.Connection, gpu: int, start_ns: int, end_ns: int) -> list[Place]:
     """Where the GPU was seen, as `booking.bill` wants it."""
     columns = PRESENCE.c
-    near = (columns.end_ns >= start_ns - LIFE_SEEN_NS) & (columns.start_ns <= end_ns + GAP_BILLED_NS)
+    near = columns.end_ns >= start_ns - LIFE_SEEN_NS
+    near &= columns.start_ns <= end_ns + LIFE_SEEN_NS + GAP_BILLED_NS
     question = (
-        sa.select(columns.place, columns.start_ns, columns.end_ns)
+        sa.select(columns.place, columns.start_ns, columns.end_ns, columns.used_ns)
         .where((columns.gpu == gpu) & near)
         .order_by(columns.place, columns.start_ns)
     )
     intervals: dict[int, list[Interval]] = defaultdict(list)
-    for place, start, end in connection.execute(question):
+    used: dict[int, list[int]] = defaultdict(list)
+    for place, start, end, last in connection.execute(question):
         intervals[place].append((start, end))
+        used[place].append(last)
     if not intervals:
         return []
     rows = connection.execute(sa.select(PLACE).where(PLACE.c.gpu == gpu).order_by(PLACE.c.host))
-    return [Place(_subject(row), intervals[row.id]) for row in rows if row.id in intervals]
+    return [Place(_subject(row), intervals[row.id], used[row.id]) for row in rows if row.id in intervals]
+
+
+def mark_ended(connection: sa.Connection, marks: Marks, since_ns: int) -> None:
+    """Marks the tails of GPUs of which it is known now that they are gone, and was not when the ledger was booked until
+    `since_ns`.
+    """
+    columns = PRESENCE.c
+    over = (columns.end_ns > since_ns - GAP_BILLED_NS) & (columns.end_ns <= marks.booked_ns - GAP_BILLED_NS)
+    for gpu, end in connection.execute(sa.select(columns.gpu, columns.end_ns).where(over)).all():
+        for used, until in _tails(_rows(connection, gpu, end - TAIL_NS_MAX, end)):
+            if until == end:
+                marks.add(gpu, used, until)
 
 
 def _joined(start_ns: Ints, end_ns: Ints) -> list[Interval]:
@@ -131,32 +163,62 @@ def _place(connection: sa.Connection, marks: Marks, gpu: int, host: str, subject
     return number
 
 
-def _merge(connection: sa.Connection, marks: Marks, gpu: int, place: int, new: list[Interval]) -> None:
+def _united(intervals: Iterable[Used]) -> list[Used]:
+    """The same as `merged` with GAP_SEEN_NS, with the last use of each."""
+    found: list[Used] = []
+    for start, end, used in sorted(intervals):
+        if found and start - found[-1][1] <= GAP_SEEN_NS:
+            found[-1] = (found[-1][0], max(found[-1][1], end), max(found[-1][2], used))
+        else:
+            found.append((start, end, used))
+    return found
+
+
+def _tails(rows: Iterable[Used]) -> set[Interval]:
+    """From the last use until the end of each life that was used."""
+    rows = list(rows)
+    found = set()
+    for life in lives((start, end) for start, end, _ in rows):
+        used = max(last for start, _, last in rows if life.start_ns <= start <= life.end_ns)
+        if used:
+            found.add((used, life.end_ns))
+    return found
+
+
+def _rows(connection: sa.Connection, gpu: int, start_ns: int, end_ns: int) -> list[Used]:
+    """When the GPU was seen in any place, and used."""
+    columns = PRESENCE.c
+    near = (columns.gpu == gpu) & (columns.end_ns >= start_ns) & (columns.start_ns <= end_ns)
+    rows = connection.execute(sa.select(columns.start_ns, columns.end_ns, columns.used_ns).where(near))
+    return [(start, end, used) for start, end, used in rows]
+
+
+def _merge(connection: sa.Connection, marks: Marks, gpu: int, place: int, new: list[Used]) -> None:
     if not new:
         return
     columns = PRESENCE.c
     here = (columns.gpu == gpu) & (columns.place == place)
     near = here & (columns.end_ns >= new[0][0] - GAP_SEEN_NS) & (columns.start_ns <= new[-1][1] + GAP_SEEN_NS)
-    known = [
-        (start, end)
-        for start, end in connection.execute(
-            sa.select(columns.start_ns, columns.end_ns).where(near).order_by(columns.start_ns)
-        )
-    ]
-    fresh = [one for one in new if not any(start <= one[0] and one[1] <= end for start, end in known)]
+    question = sa.select(columns.start_ns, columns.end_ns, columns.used_ns).where(near).order_by(columns.start_ns)
+    known = [(start, end, used) for start, end, used in connection.execute(question)]
+    fresh = [one for one in new if not any(_holds(row, one) and one[2] <= row[2] for row in known)]
     if not fresh:
         return
     if fresh[0][0] - GAP_BILLED_NS < marks.booked_ns:
         beside = _beside(connection, gpu, (fresh[0][0], fresh[-1][1]))
-        for interval in fresh:
-            part = _beyond(interval, known)
-            mark_seen(marks, gpu, part, beside)
-            beside.append(part)
-    after = merged([*known, *fresh], GAP_SEEN_NS)
+        for one in fresh:
+            if not any(_holds(row, one) for row in known):
+                part = _beyond(one, known)
+                mark_seen(marks, gpu, part, beside)
+                beside.append(part)
+        rows = _rows(connection, gpu, fresh[0][0] - TAIL_NS_MAX, fresh[-1][1] + TAIL_NS_MAX)
+        for tail in _tails(rows) ^ _tails([*rows, *fresh]):
+            marks.add(gpu, *tail)
+    after = _united([*known, *fresh])
     gone = sorted(set(known) - set(after))
     if gone:
         command = sa.delete(PRESENCE).where(here & (columns.start_ns == sa.bindparam("begin")))
-        connection.execute(command, [{"begin": start} for start, _ in gone])
+        connection.execute(command, [{"begin": one[0]} for one in gone])
     add(connection, PRESENCE, [(gpu, place, *one) for one in after if one not in known])
 
 
@@ -168,12 +230,16 @@ def _beside(connection: sa.Connection, gpu: int, new: Interval) -> list[Interval
     return [(start, end) for start, end in connection.execute(question)]
 
 
-def _beyond(new: Interval, known: list[Interval]) -> Interval:
+def _holds(known: Used, new: Used) -> bool:
+    return known[0] <= new[0] and new[1] <= known[1]
+
+
+def _beyond(new: Used, known: list[Used]) -> Interval:
     """The part of the new interval that reaches beyond one that is known; else all of it."""
-    for start, end in known:
+    for start, end, _ in known:
         if start <= new[0] <= end:
             return end, new[1]
-    return new
+    return new[:2]
 
 
 def _both(one: Subject, other: Subject) -> Subject:

@@ -16,7 +16,7 @@ from otel_pipeline.ledger.charge import Status
 from otel_pipeline.ledger.money import NANO
 from otel_pipeline.limits import COST_REASONS_MAX
 from otel_pipeline.store.ledger_runs import Ended, ended, failed_for_good, succeeded_by_type, superseded
-from otel_pipeline.store.ledger_tables import AMOUNTS, CHARGE, SPAN
+from otel_pipeline.store.ledger_tables import AMOUNTS, CHARGE, GPU_HOUR, PERIOD, SPAN
 from otel_pipeline.store.ledger_views import Idle, View, nobody, view
 from otel_pipeline.store.ledger_windows import Window, booked_ns, paid, spent
 
@@ -85,10 +85,13 @@ class Savings:
 
 @dataclass(slots=True)
 class Unpriced:
-    """What has no amount: time of GPUs, and calls by basis and reason, the most frequent first."""
+    """What has no amount: time of GPUs, and calls by basis and reason, the most frequent first. gpu_reasons: no_price,
+    unknown_energy.
+    """
 
     gpu_ns: int = 0
     calls: list[tuple[str, str, int]] = field(default_factory=list)
+    gpu_reasons: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -176,7 +179,20 @@ def unpriced(connection: sa.Connection, window: Window) -> Unpriced:
         .limit(COST_REASONS_MAX)
     )
     calls = [(basis, reason, count) for basis, reason, count in connection.execute(question)]
-    return Unpriced(amounts[UNPRICED] if amounts else 0, calls)
+    return Unpriced(amounts[UNPRICED] if amounts else 0, calls, gpu_reasons(connection, window) if amounts else [])
+
+
+def gpu_reasons(connection: sa.Connection, window: Window) -> list[str]:
+    """Why there is time of GPUs without a price, as some hours tell it: to look at all would take long."""
+    columns = GPU_HOUR.c
+    start_ns = window.start_ns - window.start_ns % HOUR_NS
+    here = (columns.hour >= start_ns) & (columns.hour < window.end_ns) & (columns.currency == "")
+    hours = sa.select(columns.gpu, columns.hour).where(here & (columns.unpriced_ns > 0)).limit(COST_REASONS_MAX)
+    each = hours.subquery()
+    same = (PERIOD.c.gpu == each.c.gpu) & (PERIOD.c.start_ns >= each.c.hour) & (PERIOD.c.currency == "")
+    same &= (PERIOD.c.start_ns < each.c.hour + HOUR_NS) & (PERIOD.c.unpriced_ns > 0)
+    told = connection.execute(sa.select(PERIOD.c.price).join_from(each, PERIOD, same).distinct()).scalars()
+    return sorted({reason for text in told for reason in text.split()})
 
 
 def budget(connection: sa.Connection, config: CostReportsConfig, now_ns: int) -> Budget | None:

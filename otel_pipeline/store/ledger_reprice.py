@@ -71,7 +71,7 @@ def reprice(database: Database, prices: PriceBook, since_ns: int, now_ms: int) -
             counts = book_blocks(
                 connection, names, editions, state, marks[first : first + LEDGER_BLOCKS_MAX], now_ms=now_ms
             )
-        found.hours += counts.total()
+        found.hours += counts.total() - counts["unweighted"]
     with database.read() as connection:
         columns = PERIOD.c
         total = sa.cast(sa.func.sum(columns.total), sa.BigInteger)

@@ -101,9 +101,16 @@ PLACE: Final = sa.Table(
 """A GPU in a host, and what its price is looked up by."""
 
 PRESENCE: Final = sa.Table(
-    "ledger_presence", METADATA, *_words("gpu", "place", "start_ns", "end_ns", key=["gpu", "place", "start_ns"])
+    "ledger_presence",
+    METADATA,
+    *_words("gpu", "place", "start_ns", "end_ns", "used_ns", key=["gpu", "place", "start_ns"]),
 )
-"""From when to when a GPU was seen in a place."""
+"""From when to when a GPU was seen in a place, and when the last span ended that used it meanwhile; 0: none."""
+
+READING: Final = sa.Table(
+    "ledger_reading", METADATA, *_words("gpu", "at_ns", "source", "mj", key=["gpu", "at_ns", "source"])
+)
+"""What a GPU's energy counter said; `source` is a hash of who read it."""
 
 DIRTY: Final = sa.Table("ledger_dirty", METADATA, *_words("gpu", "hour", "from_ns", "reason", key=["gpu", "hour"]))
 """Hours to be booked, from a time on; `reason` is a place in KINDS."""

@@ -193,7 +193,15 @@ MIGRATIONS: Final = (
                 place BIGINT NOT NULL,
                 start_ns BIGINT NOT NULL,
                 end_ns BIGINT NOT NULL,
+                used_ns BIGINT NOT NULL,
                 PRIMARY KEY (gpu, place, start_ns)
+            ) {by_key}""",
+            """CREATE TABLE ledger_reading (
+                gpu BIGINT NOT NULL,
+                at_ns BIGINT NOT NULL,
+                source BIGINT NOT NULL,
+                mj BIGINT NOT NULL,
+                PRIMARY KEY (gpu, at_ns, source)
             ) {by_key}""",
             """CREATE TABLE ledger_dirty (
                 gpu BIGINT NOT NULL,

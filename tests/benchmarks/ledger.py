@@ -26,7 +26,7 @@ from otel_pipeline.store.database import open_database
 from otel_pipeline.store.ledger import Ledger
 from otel_pipeline.store.ledger_verify import verify
 from otel_pipeline.wire.batch import Strings
-from tests.support.ledger_records import NAME, SECOND, T0, prices, strings
+from tests.support.ledger_records import NAME, SECOND, T0, price, prices, strings
 from tests.support.postgres import binaries, server
 
 GPUS = 8
@@ -35,8 +35,8 @@ JOB_S = 7.5
 JOBS_A_RECORD = 100
 
 
-def batches(spans: int) -> Iterator[bytes]:
-    """Records of some hundred jobs each, in order of time."""
+def batches(spans: int, *, energy: bool = False) -> Iterator[bytes]:
+    """Records of some hundred jobs each, in order of time; with readings of energy counters every 10 s, if wanted."""
     jobs = spans // (STAGES + 1)
     stages = [f"stage-{stage}" for stage in range(STAGES)]
     facts = [
@@ -51,10 +51,10 @@ def batches(spans: int) -> Iterator[bytes]:
     chance = np.random.default_rng(7)
     for first in range(0, jobs, JOBS_A_RECORD):
         number = np.arange(first, min(first + JOBS_A_RECORD, jobs))
-        yield _record(number, facts, chance)
+        yield _record(number, facts, chance, energy=energy)
 
 
-def _record(number: np.ndarray, facts: list[Fact], chance: np.random.Generator) -> bytes:
+def _record(number: np.ndarray, facts: list[Fact], chance: np.random.Generator, *, energy: bool) -> bytes:
     size = STAGES + 1
     gpu = number % GPUS
     begin = T0 * SECOND + ((number // GPUS) * JOB_S * SECOND).astype(np.int64)
@@ -78,7 +78,13 @@ def _record(number: np.ndarray, facts: list[Fact], chance: np.random.Generator) 
     fact = (np.repeat(gpu, size) * size + stage).astype(np.int32)
     arrays: dict[str, Any] = {name: numbers[name].astype(np.int64) for name in NUMBERS}
     minutes = tuple(range(int(begin[0]) // SECOND // 60, int(start[-1]) // SECOND // 60 + 1))
-    seen = [Presence((f"host-{gpu // 4}",), f"GPU-{gpu}", NAME, minutes) for gpu in range(GPUS)]
+    slots = range(int(begin[0]) // 10**10, int(start[-1]) // 10**10 + 1) if energy else range(0)
+    late_ms = chance.integers(0, 300, len(slots)).tolist()
+    read = tuple(
+        ("hw", slot * 10_000 + late, 1 + (slot * 10_000 - T0 * 1000 + late) * (200 + slot % 150))
+        for slot, late in zip(slots, late_ms, strict=True)
+    )
+    seen = [Presence((f"host-{gpu // 4}",), f"GPU-{gpu}", NAME, minutes, energy=read) for gpu in range(GPUS)]
     return encode(Spans(facts=facts, fact=fact, **arrays, **columns), seen)
 
 
@@ -87,6 +93,7 @@ def arguments(text: str | None, spans: int) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=text)
     options.add_argument("--spans", type=int, default=spans)
     options.add_argument("--directory", type=Path)
+    options.add_argument("--energy", action="store_true", help="GPUs are priced by the hour and by energy")
     options.add_argument("--url", help="a PostgreSQL database instead of a file")
     options.add_argument("--postgresql", action="store_true", help="the same, on a server that is started for this")
     return options
@@ -124,17 +131,19 @@ def main() -> None:
     options.add_argument("--together", type=int, default=10, help="records in one call, of 1000 spans each")
     given = options.parse_args()
     with store(given) as place:
-        measure(place, given.spans, given.together)
+        measure(place, given)
 
 
-def measure(place: str | Path, spans: int, together: int) -> None:
+def measure(place: str | Path, given: argparse.Namespace) -> None:
+    spans: int = given.spans
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ledger = Ledger(open_database(place, owner=True), prices(), clock=lambda: T0 + 10**7)
+    book = prices(price("0.36", basis="gpu_hour", energy_price="0.27")) if given.energy else prices()
+    ledger = Ledger(open_database(place, owner=True), book, clock=lambda: T0 + 10**7)
     applied, cpu, wall, slowest = 0, 0.0, 0.0, 0.0
     pending: list[bytes] = []
-    for record in chain(batches(spans), [b""]):
+    for record in chain(batches(given.spans, energy=given.energy), [b""]):
         pending += [record] if record else []
-        if len(pending) < together and record:
+        if len(pending) < given.together and record:
             continue
         at, real = time.process_time(), time.perf_counter()
         ledger.apply("bench", applied, pending)

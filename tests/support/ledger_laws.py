@@ -31,13 +31,14 @@ from otel_pipeline.store.ledger_tables import (
     GPU,
     JOB,
     PERIOD,
+    PRESENCE,
     SPAN,
     SPAN_KEY,
     USER,
 )
 from otel_pipeline.store.ledger_verify import EVER, Deviation, outdated, recompute, verify
 from tests.support.ledger_records import GPU as GPU_0
-from tests.support.ledger_records import HOST, T0, One, price, prices, record
+from tests.support.ledger_records import HOST, T0, One, at_ns, price, prices, record
 
 EPOCH = "epoch"
 LATER_S = 10 * 86_400
@@ -286,6 +287,73 @@ def a_gap_ends_what_is_paid_for(database: Database) -> None:
     watched.prove()
 
 
+def the_idle_time_of_a_gpu_that_is_gone_is_its_tail(database: Database) -> None:
+    """A GPU that nobody ever used was idle."""
+    watched = Watched(database)
+    watched.apply(record(One(1, 60, 90), One(2, 300, 600), seen={GPU_0: (0, 89), "GPU-1": (0, 89)}))
+    watched.settle()
+    found = totals(watched.books())
+    assert found["startup"] == 60_000_000
+    assert found["tail"] == (5400 - 600) * 1_000_000
+    assert found["idle"] == (300 - 90) * 1_000_000 + 5400 * 1_000_000
+    watched.prove()
+
+
+def that_a_gpu_is_gone_is_known_later(database: Database) -> None:
+    """Until then what is booked is idle time; then it is corrected."""
+    watched = Watched(database)
+    watched.apply(record(One(1, 0, 600), seen={GPU_0: (0, 19)}), record(seen={"GPU-1": (0, 33)}))
+    before = totals(watched.books())
+    assert before["idle"] == (600 + 1440) * 1_000_000
+    watched.prove()
+    watched.apply(record(seen={"GPU-1": (34, 34)}))
+    after = totals(watched.books())
+    assert (after["idle"], after["tail"]) == (1500 * 1_000_000, 600 * 1_000_000)
+    watched.prove()
+
+
+def a_late_span_takes_from_the_tail(database: Database) -> None:
+    watched = Watched(database)
+    watched.apply(record(One(1, 0, 60), seen={GPU_0: (0, 29)}))
+    watched.settle()
+    watched.apply(record(One(2, 120, 180)))
+    found = totals(watched.books())
+    assert (found["idle"], found["tail"]) == (60_000_000, (1800 - 180) * 1_000_000)
+    watched.prove()
+
+
+def a_gpu_that_comes_back_had_no_tail(database: Database) -> None:
+    """What was not seen meanwhile is not idle, but nobody knows."""
+    watched = Watched(database)
+    watched.apply(record(One(1, 0, 60), seen={GPU_0: (0, 29)}))
+    watched.settle()
+    watched.apply(record(One(2, 2000, 2040, trace=2)))
+    found = totals(watched.books())
+    assert (found["idle"], found["unobserved"]) == ((1800 - 60) * 1_000_000, 200 * 1_000_000)
+    assert "tail" not in found
+    watched.prove()
+
+
+def a_serverless_worker_waits_for_work_and_has_no_tail(database: Database) -> None:
+    """Vector V6, of a worker that was seen to the tenth of a second."""
+    watched = Watched(database, prices(price("0.00031", basis="serverless_second")))
+    watched.apply(record(One(1, 14.2, 51.5)))
+    with database.write() as connection:
+        connection.execute(sa.update(PRESENCE).values(start_ns=at_ns(0), end_ns=at_ns(56.5)))
+    watched.settle()
+    found = totals(watched.books())
+    assert {name: found.get(name, 0) for name in ("span 1", *AMOUNTS[:6])} == {
+        "span 1": 11_563_000,
+        "total": 17_670_000,
+        "startup": 4_402_000,
+        "idle": 1_550_000,
+        "tail": 0,
+        "rounding": 155_000,
+        "unobserved": 0,
+    }
+    watched.prove()
+
+
 def a_clock_that_is_wrong_moves_no_watermark(database: Database) -> None:
     watched = Watched(database)
     watched.now_s = T0 + 700.0
@@ -310,7 +378,7 @@ def a_change_of_prices_is_a_correction(database: Database) -> None:
     watched.prove()
     with database.read() as connection:
         kinds = connection.execute(sa.select(BOOKING.c.kind).order_by(BOOKING.c.id)).scalars().all()
-    assert kinds == ["booked", "booked", "reprice"]
+    assert kinds == ["booked", "late", "reprice"]  # the second time it was known that the GPU is gone
     assert reprice(database, watched.prices, T0 * 10**9, 0).hours == 0
 
 
@@ -398,7 +466,7 @@ def a_charge_is_reckoned_again_by_what_its_price_was_looked_up_by(database: Data
 
 def old_hours_are_kept_without_spans(database: Database) -> None:
     watched = Watched(database, retention_s=LATER_S)
-    first, second = One(1, 0, 30, job="J", kind="job", outcome="ok"), One(2, 3000, 4000, parent=1)
+    first, second = One(1, 0, 30, job="J", kind="job", outcome="ok"), One(2, 3000, 4020, parent=1)
     watched.now_s = T0 + 5000.0
     watched.apply(record(first, second, seen={GPU_0: (0, 70)}))
     watched.now_s = T0 + 20_000.0
@@ -462,6 +530,11 @@ LAWS: Sequence[Callable[[Database], None]] = (
     a_call_that_is_charged_twice_is_named,
     time_without_a_price_has_no_amount,
     a_gap_ends_what_is_paid_for,
+    the_idle_time_of_a_gpu_that_is_gone_is_its_tail,
+    that_a_gpu_is_gone_is_known_later,
+    a_late_span_takes_from_the_tail,
+    a_gpu_that_comes_back_had_no_tail,
+    a_serverless_worker_waits_for_work_and_has_no_tail,
     a_clock_that_is_wrong_moves_no_watermark,
     a_change_of_prices_is_a_correction,
     a_late_span_is_booked_at_the_prices_of_its_hour,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from otel_pipeline.ledger.price_book import PriceBook
 from otel_pipeline.ledger.price_rows import Row
 from otel_pipeline.ledger.records import NUMBERS, TEXTS, Fact, Presence, Spans, encode
+from otel_pipeline.ledger.shares import parts_of
 from otel_pipeline.wire.batch import Strings
 
 SECOND = 10**9
@@ -42,15 +44,26 @@ class One:
     nano: int = 0
     currency: str = "USD"
     quantities: str = ""
+    share: str = ""
     dimensions: tuple[tuple[str, str], ...] = field(default=())
 
 
-def record(*spans: One, seen: dict[str, tuple[int, int]] | None = None, host: str = HOST) -> bytes:
-    """A record of spans, and of GPUs that were seen in minutes [first, last] after T0."""
+def record(
+    *spans: One,
+    seen: dict[str, tuple[int, int]] | None = None,
+    host: str = HOST,
+    energy: Sequence[tuple[float, int]] = (),
+    counter: str = "hw",
+) -> bytes:
+    """A record of spans, and of GPUs that were seen in minutes [first, last] after T0. `energy`: readings of GPU's
+    counter, seconds after T0 and mJ."""
     presence = [
         Presence((host,), gpu, NAME, tuple(T0 // 60 + minute for minute in range(first, last + 1)))
         for gpu, (first, last) in (seen or {}).items()
     ]
+    if energy:
+        readings = tuple((counter, T0 * 1000 + round(at * 1000), mj) for at, mj in energy)
+        presence.append(Presence((host,), GPU, NAME, energy=readings))
     return encode(columns(spans) if spans else None, presence)
 
 
@@ -96,6 +109,7 @@ def fact_of(one: One) -> Fact:
         backend=one.backend,
         attempt=one.attempt,
         outcome=one.outcome,
+        share=parts_of(one.share),
         kind=one.kind,
         claims=bool(one.gpus),
         dimensions=one.dimensions,

@@ -91,7 +91,7 @@ def test_each_currency_has_a_tape_and_time_without_a_price_has_none() -> None:
     rows = [price("1", until=100), price("2", since=200, until=300, currency="EUR"), price("3", since=300)]
     found = bill("g", [place((0, 400))], PriceBook(rows), HOUR, [])
     assert billed(found) == [("EUR", 200, 300), ("USD", 0, 100), ("USD", 300, 400)]
-    assert found.unpriced == [ns(100, 200)]
+    assert found.unpriced == [(*ns(100, 200), "no_price")]
 
 
 def test_a_gpu_that_moves_costs_what_it_costs_where_it_is() -> None:

@@ -58,6 +58,13 @@ def test_v13_energy_at_a_tariff() -> None:
     assert amount({"basis": "kilowatt_hour", "price": "0.15"}, energy_mj=5_600_000) == "0.000233333"
 
 
+def test_a_gpu_of_ones_own_costs_its_time_and_its_energy() -> None:
+    bought = {"basis": "gpu_hour", "price": "0.36", "energy_price": "0.15"}
+    found = charged(bought, gpu_ns=10 * NANO, energy_mj=5_600_000)
+    assert found.parts == (("gpu", 1_000_000), ("energy", 233_333))
+    assert charged(bought, gpu_ns=10 * NANO).reason == "the energy is unknown"
+
+
 def test_v15_a_video_by_resolution_and_a_flat_one_whose_first_attempt_failed() -> None:
     assert amount(VEO_LITE, video_ns=seconds(8), resolution="1080p") == "0.640000000"
     flat = {"basis": "item", "price": "0.08"}

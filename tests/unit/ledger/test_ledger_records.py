@@ -36,6 +36,7 @@ FACTS = st.builds(
     model=TEXT,
     attempt=st.integers(0, 9),
     failed=st.booleans(),
+    share=st.integers(-1, 2**20 - 1),
     kind=st.sampled_from(KINDS),
     claims=st.booleans(),
     dimensions=PAIRS,
@@ -105,7 +106,8 @@ def test_what_is_written_can_be_read(written: Spans, presence: list[Presence]) -
 
 
 def test_a_record_may_hold_gpus_alone() -> None:
-    seen = Presence(("h", "h.local"), "GPU-1", "NVIDIA L4", (7, 8), "runpod", "eu", "pod", (("cloud.platform", "x"),))
+    place = ("runpod", "eu", "pod", (("cloud.platform", "x"),))
+    seen = Presence(("h", "h.local"), "GPU-1", "NVIDIA L4", (7, 8), *place, energy=(("hw", 60_000, 5),))
     read = decode(encode(None, [seen]))
     assert read.spans is None
     assert read.presence == [seen]
@@ -191,7 +193,7 @@ SEEN: Final = json.loads(WHOLE.partition(b"\n")[0])["presence"][0]
     [
         ({"version": VERSION + 1}, "version"),
         ({"facts": None}, "facts are no list"),
-        ({"facts": [["f"]]}, "not 17 values"),
+        ({"facts": [["f"]]}, "not 18 values"),
         ({"facts": [[1, *FACT[1:]]]}, "wrong types"),
         ({"facts": [[*FACT[:-3], "strange", *FACT[-2:]]]}, "wrong types"),
         ({"facts": [[*FACT[:-1], [["k"]]]]}, "not two texts"),
@@ -200,9 +202,12 @@ SEEN: Final = json.loads(WHOLE.partition(b"\n")[0])["presence"][0]
         ({"texts": [[]]}, "1 columns of texts"),
         ({"texts": [[1]] * len(TEXTS)}, "a text that is none"),
         ({"texts": [[]] * len(TEXTS)}, "not listed"),
-        ({"presence": [[]]}, "not 8 values"),
-        ({"presence": [[*SEEN[:-1], [-1]]]}, "no number of a minute"),
-        ({"presence": [[*SEEN[:-1], [2**70]]]}, "no number of a minute"),
+        ({"presence": [[]]}, "not 9 values"),
+        ({"presence": [[*SEEN[:-2], [-1], []]]}, "no number of a minute"),
+        ({"presence": [[*SEEN[:-2], [2**70], []]]}, "no number of a minute"),
+        ({"presence": [[*SEEN[:-1], [["hw", 1]]]]}, "not 3 values"),
+        ({"presence": [[*SEEN[:-1], [["hw", 1, -1]]]]}, "a number that is none"),
+        ({"presence": [[*SEEN[:-1], [["hw", 2**42, 1]]]]}, "a number that is none"),
         ({"rows": -1}, "-1 rows"),
         ({"rows": "1"}, "1 rows"),
         ({"rows": 2**40}, "rows"),

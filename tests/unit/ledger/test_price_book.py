@@ -242,6 +242,10 @@ GOOD = "id: a, basis: item, price: 1"
             "needs a price, or all prices: execution, idle, startup",
         ),
         ("id: a, basis: reported, price: 1", "a reported cost has no price of its own"),
+        (
+            "id: a, basis: serverless_second, price: 1, energy_price: 1",
+            "energy_price is for GPUs of your own, beside a price of a gpu_hour or gpu_second",
+        ),
     ],
 )
 def test_a_mistake_in_a_row_is_told_with_its_line_and_place(entry: str, mistake: str) -> None:

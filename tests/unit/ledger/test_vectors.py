@@ -12,7 +12,7 @@ from otel_pipeline.ledger.allocation import allocate
 from otel_pipeline.ledger.case import answer
 from otel_pipeline.ledger.claims import Claim, claim_table
 from otel_pipeline.ledger.corrections import reallocated
-from otel_pipeline.ledger.energy import consumed, energy_cost, power_steps
+from otel_pipeline.ledger.energy import consumed, energy_cost, power
 from otel_pipeline.ledger.money import NANO, formatted
 from otel_pipeline.ledger.tape import Billed, Tape
 from otel_pipeline.ledger.views import IdlePolicy, StartupPolicy, with_idle, with_startup
@@ -150,7 +150,8 @@ def test_v13_energy_and_its_cost() -> None:
 
 
 def test_v13_the_sweep_splits_energy_as_it_splits_money() -> None:
-    tape = Tape("g0", power_steps([(at * NANO, mj) for at, mj in COUNTER]), [Billed(0, 40 * NANO)])
+    steps = [(at, rate) for at, _, rate in power([(at * NANO, mj) for at, mj in COUNTER])]
+    tape = Tape("g0", steps, [Billed(0, 40 * NANO)])
     found = allocate(tape, claim_table([Claim("A", "g0", 12 * NANO, 28 * NANO)]), [0, 40 * NANO])
     assert (found.nano.tolist(), found.totals) == ([5_600_000], [9_000_000])
 

@@ -572,6 +572,16 @@ def test_a_span_that_ends_before_it_starts_lasts_no_time(bench: Bench) -> None:
     assert bench.recorded().end_ns.tolist() == [START_NS]
 
 
+@pytest.mark.parametrize(("shares", "told"), [("fixed", [180_180, 720_720, -1]), ("equal", [-1, -1, -1])])
+def test_how_much_of_a_gpu_a_span_had_is_told_where_it_matters(tmp_path: Path, shares: str, told: list[int]) -> None:
+    bench = Bench(tmp_path, f"prices: [{{id: sliced, basis: gpu_hour, price: 1, shares: {shares}}}]")
+    key = {"otel_pipeline__gpu__share": 0.25}
+    bench.spans(on_gpu(1, **key), on_gpu(2, otel_pipeline__gpu__share=1), on_gpu(3, otel_pipeline__gpu__share="all"))
+    assert [bench.recorded().facts[code].share for code in bench.recorded().fact] == told
+    bench.spans(on_gpu(4), **key)
+    assert bench.recorded().facts[0].share == told[0]
+
+
 def test_without_a_ledger_nothing_is_left(tmp_path: Path) -> None:
     bench = Bench(tmp_path, ledger=False)
     assert bench.spans(on_gpu())[0]["amount"] == 0.01
@@ -601,6 +611,32 @@ def test_each_minute_of_a_gpu_is_told_once(bench: Bench) -> None:
     for seconds in ((0,), (1, 2), (3,), (60,)):
         bench.metrics(samples(*seconds))
     assert [len(decode(one).presence[0].minutes) for one in bench.left] == [1, 1]
+
+
+def counter(*readings: tuple[float, float]) -> ExportMetricsServiceRequest:
+    """Of an energy counter: seconds and J."""
+    request = samples()
+    total = request.resource_metrics[0].scope_metrics[0].metrics.add(name="hw.energy", unit="J").sum
+    total.aggregation_temporality = 2
+    for second, joules in readings:
+        point = total.data_points.add(time_unix_nano=START_NS + int(second * SECOND), as_double=joules)
+        put(point, {"hw.id": GPU, "hw.type": "gpu", "hw.name": "NVIDIA RTX A6000"})
+    return request
+
+
+def test_the_ledger_learns_what_counters_of_energy_said_every_ten_seconds(bench: Bench) -> None:
+    at_ms = START_NS // 10**6
+    slot_ms = -at_ms % 10_000
+    bench.metrics(counter((0, 5.0), (0.5, 6.0), (slot_ms / 1000, 7.5)))
+    bench.metrics(counter((slot_ms / 1000 + 9.9, 8.0), (slot_ms / 1000 + 10.25, 9.0005)))
+    told = [decode(one).presence[0].energy for one in bench.left]
+    assert told == [(("hw", at_ms, 5000), ("hw", at_ms + slot_ms, 7500)), (("hw", at_ms + slot_ms + 10_250, 9000),)]
+
+
+def test_without_a_price_of_energy_nobody_keeps_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "prices: [{id: rented, basis: gpu_hour, price: 1}]")
+    bench.metrics(counter((0, 5.0)))
+    assert decode(bench.left[0]).presence[0].energy == ()
 
 
 # -- configuration -----------------------------------------------------------------------------------------------------

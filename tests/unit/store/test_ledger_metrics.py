@@ -116,7 +116,7 @@ def test_idle_is_a_counter(scraped: Scraped) -> None:
     scraped.watched.apply(record(JOB, seen={GPU: (0, 59)}))
     scraped.watched.settle()
     scraped.scrape()
-    assert scraped.scrape()[key("otel_pipeline_idle_cost_total", "USD", "idle")] > 0
+    assert scraped.scrape()[key("otel_pipeline_idle_cost_total", "USD", "tail")] > 0
 
 
 def test_no_series_names_a_job_or_a_user(scraped: Scraped) -> None:
