@@ -21,6 +21,8 @@ from otel_pipeline.store.ledger_views import Idle, View, nobody, view
 from otel_pipeline.store.ledger_windows import Window, booked_ns, paid, spent
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from otel_pipeline.store.database import Database
     from otel_pipeline.store.ledger_report_config import CostReportsConfig
 
@@ -124,8 +126,8 @@ def report(database: Database, config: CostReportsConfig, window: Window, by: st
     """The report of a window. Raises NoSuchView, StoreError."""
     with database.read() as connection:
         found = totals(connection, window)
-        jobs = Ended()
-        for one in ended(connection, window, "hour").values():
+        jobs, by_fact = Ended(), ended(connection, window, "fact")
+        for one in by_fact.values():
             jobs.add(one)
         return Report(
             window=window,
@@ -133,12 +135,12 @@ def report(database: Database, config: CostReportsConfig, window: Window, by: st
             by=by,
             totals=found,
             before=totals(connection, window.before()),
-            view=view(connection, window, by, Idle(config.idle, config.reserved)),
+            view=view(connection, window, by, Idle(config.idle, config.reserved), by_fact),
             jobs=jobs,
             failed_for_good=failed_for_good(connection, window),
             unpriced=unpriced(connection, window),
             budget=budget(connection, config, now_ns),
-            savings=savings(connection, config, window, found),
+            savings=savings(connection, config, window, found, by_fact),
         )
 
 
@@ -196,13 +198,17 @@ def day_of(now_ns: int) -> Window:
 
 
 def savings(
-    connection: sa.Connection, config: CostReportsConfig, window: Window, found: dict[str, Total]
+    connection: sa.Connection,
+    config: CostReportsConfig,
+    window: Window,
+    found: Mapping[str, Total],
+    by_fact: Mapping[int, Ended] | None = None,
 ) -> Savings | None:
-    """Against the reference prices; None: there are none."""
+    """Against the reference prices; None: there are none. `by_fact`: what ended in the window, where it is known."""
     if config.reference_price is None and not config.reference_prices:
         return None
     jobs, reference, without = 0, 0, 0
-    for job_type, count in succeeded_by_type(connection, window).items():
+    for job_type, count in succeeded_by_type(connection, window, by_fact).items():
         price = config.reference_nano(job_type)
         if price is None:
             without += count

@@ -85,8 +85,14 @@ def attributes(connection: sa.Connection) -> list[str]:
     return sorted(found)
 
 
-def view(connection: sa.Connection, window: Window, by: str, idle: Idle = SEPARATE) -> View:
-    """Costs in the window. Raises NoSuchView."""
+def view(
+    connection: sa.Connection,
+    window: Window,
+    by: str,
+    idle: Idle = SEPARATE,
+    by_fact: Mapping[int, Ended] | None = None,
+) -> View:
+    """Costs in the window. `by_fact`: what ended in it, where it is known. Raises NoSuchView."""
     if by not in VIEWS and by not in (known := attributes(connection)):
         raise NoSuchView(UNKNOWN_VIEW.format(by, ", ".join(VIEWS), ", ".join(known) or "none"))
     if by == "gpu" or by in TIMES:
@@ -94,7 +100,7 @@ def view(connection: sa.Connection, window: Window, by: str, idle: Idle = SEPARA
     else:
         found = _shared(connection, window, by, idle)
     if by not in {"gpu", "job"}:
-        _count_jobs(connection, window, by, found)
+        _count_jobs(connection, window, by, found, by_fact)
     if by in TIMES:
         found.lines.sort(key=lambda line: (line.currency, line.name))
     else:
@@ -186,10 +192,12 @@ def _share(
         line.nano += nano - before.get(name, 0)
 
 
-def _count_jobs(connection: sa.Connection, window: Window, by: str, found: View) -> None:
+def _count_jobs(
+    connection: sa.Connection, window: Window, by: str, found: View, by_fact: Mapping[int, Ended] | None
+) -> None:
     """Adds how many jobs ended, to the line of the currency that comes first: a job is counted once."""
     key = "hour" if by in TIMES else "user_id" if by == "user" else "fact"
-    counts = ended(connection, window, key)
+    counts = by_fact if by_fact is not None and key == "fact" else ended(connection, window, key)
     names = _names(connection, by, counts)
     by_name: dict[str, Ended] = {}
     for value, one in counts.items():
@@ -216,6 +224,6 @@ def _names(connection: sa.Connection, by: str, values: Iterable[Any]) -> dict[An
         return names
     source = listed(connection, [("id", WORD, sorted(wanted))])
     question = sa.select(table.c.id, table.c[column]).where(table.c.id.in_(sa.select(source.c.id)))
-    for number, text in connection.execute(question):
+    for number, text in connection.execute(question).all():
         names[number] = json.loads(text).get(by, "") if column == "dimensions" else str(text)
     return names
