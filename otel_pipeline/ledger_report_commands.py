@@ -21,7 +21,7 @@ from otel_pipeline.command_options import (
 )
 from otel_pipeline.ledger.money import NANO, formatted
 from otel_pipeline.ledger.price_rows import moment_ns
-from otel_pipeline.ledger.views import IdlePolicy
+from otel_pipeline.ledger.views import IdlePolicy, StartupPolicy
 from otel_pipeline.limits import COST_LINES_MAX
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ PERIODS: Final = ("1h", "24h", "7d", "30d")
 NOBODY: Final = "(nobody: {})"
 NO_NAME: Final = "(none)"
 POLICIES: Final = tuple(policy.replace("_", "-") for policy in IdlePolicy)
+STARTUPS: Final = tuple(StartupPolicy)
 
 
 def _moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
@@ -76,11 +77,12 @@ def windowed(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--idle", "policy", type=click.Choice(POLICIES), help="Who bears what nobody used. Default: as configured."
 )
+@click.option("--startup", type=click.Choice(STARTUPS), help="Who bears cold starts of GPUs. Default: as configured.")
 @click.option("--limit", type=click.IntRange(1, COST_LINES_MAX), default=50, show_default=True, help="Lines.")
 @layout_option("table", "json", "csv")
 @configured
 @data_dir_option
-def report(by: str, policy: str | None, limit: int, layout: str, **options: Any) -> None:
+def report(by: str, policy: str | None, startup: str | None, limit: int, layout: str, **options: Any) -> None:
     """Tell what was paid, for what, what of it was idle or wasted, and what has no price."""
     from otel_pipeline.store import ledger_report  # noqa: PLC0415  the other commands start faster without
     from otel_pipeline.store.ledger_views import NoSuchView  # noqa: PLC0415  as above
@@ -89,6 +91,8 @@ def report(by: str, policy: str | None, limit: int, layout: str, **options: Any)
         config = settings.cost_reports
         if policy is not None:
             config = config.model_copy(update={"idle": IdlePolicy(policy.replace("-", "_"))})
+        if startup is not None:
+            config = config.model_copy(update={"startup": StartupPolicy(startup)})
         now_ns = time.time_ns()
         try:
             found = ledger_report.report(database, config, _window(database, options, now_ns), by, now_ns)

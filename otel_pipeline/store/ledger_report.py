@@ -16,6 +16,7 @@ from otel_pipeline.ledger.charge import Status
 from otel_pipeline.ledger.money import NANO
 from otel_pipeline.limits import COST_REASONS_MAX
 from otel_pipeline.store.ledger_runs import Ended, ended, failed_for_good, succeeded_by_type, superseded
+from otel_pipeline.store.ledger_startups import Caused, dearest_startups
 from otel_pipeline.store.ledger_tables import AMOUNTS, CHARGE, SPAN
 from otel_pipeline.store.ledger_views import Idle, View, nobody, view
 from otel_pipeline.store.ledger_windows import Window, booked_ns, paid, spent
@@ -103,6 +104,8 @@ class Report:
     totals: dict[str, Total]
     before: dict[str, Total]
     view: View
+    startups: list[Caused]
+    """The dearest cold starts."""
     jobs: Ended
     failed_for_good: int
     unpriced: Unpriced
@@ -135,7 +138,8 @@ def report(database: Database, config: CostReportsConfig, window: Window, by: st
             by=by,
             totals=found,
             before=totals(connection, window.before()),
-            view=view(connection, window, by, Idle(config.idle, config.reserved), by_fact),
+            view=view(connection, window, by, Idle(config.idle, config.reserved, config.startup), by_fact),
+            startups=dearest_startups(connection, window),
             jobs=jobs,
             failed_for_good=failed_for_good(connection, window),
             unpriced=unpriced(connection, window),

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from otel_pipeline.ledger.money import NANO
-from otel_pipeline.ledger.views import IdlePolicy, with_idle
+from otel_pipeline.ledger.views import IdlePolicy, StartupPolicy, with_idle
 from otel_pipeline.limits import COST_JOBS_MAX
 from otel_pipeline.store.database import listed
 from otel_pipeline.store.ledger_runs import Ended, ended
+from otel_pipeline.store.ledger_startups import borne
 from otel_pipeline.store.ledger_tables import AMOUNTS, BUCKETS, FACT, GPU, JOB, NO_GPU, USER, WORD
 from otel_pipeline.store.ledger_windows import Spent, dearest_jobs, paid, spent
 
@@ -37,6 +38,9 @@ VIEWS: Final = (*OF_FACTS, "user", "job", "gpu", *TIMES)
 DIRECT: Final = "(direct)"
 """Name of the GPU of what ran on none, such as calls of somebody else's model."""
 OTHER_JOBS: Final = "(other jobs)"
+NUMBERED: Final = "\0"
+"""Before the number of a job whose name was not looked up."""
+STARTUP: Final = "startup"
 UNKNOWN_VIEW: Final = "there is no view {}; allowed: {}, and the attributes of jobs: {}"
 
 
@@ -68,10 +72,11 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Who bears what nobody used; `reserved`: who reserved a GPU, by its UUID."""
+    """Who bears what nobody used, cold starts apart; `reserved`: who reserved a GPU, by its UUID."""
 
     policy: IdlePolicy = IdlePolicy.SEPARATE
     reserved: Mapping[str, str] = field(default_factory=dict)
+    startup: StartupPolicy = StartupPolicy.SEPARATE
 
 
 SEPARATE: Final = Idle()
@@ -96,7 +101,7 @@ def view(
     if by not in VIEWS and by not in (known := attributes(connection)):
         raise NoSuchView(UNKNOWN_VIEW.format(by, ", ".join(VIEWS), ", ".join(known) or "none"))
     if by == "gpu" or by in TIMES:
-        found = _partition(connection, window, by, idle.policy)
+        found = _partition(connection, window, by, idle)
     else:
         found = _shared(connection, window, by, idle)
     if by not in {"gpu", "job"}:
@@ -113,8 +118,8 @@ def nobody(amounts: list[int]) -> dict[str, int]:
     return {name: nano for name, nano in zip(AMOUNTS, amounts, strict=True) if name in BUCKETS and nano}
 
 
-def _partition(connection: sa.Connection, window: Window, by: str, policy: IdlePolicy) -> View:
-    """By what idle can be told apart, too."""
+def _partition(connection: sa.Connection, window: Window, by: str, idle: Idle) -> View:
+    """By what idle can be told apart, too: it stays where it was paid, whoever bears it."""
     key = "gpu" if by == "gpu" else "hour"
     costs, amounts = spent(connection, window, [key]), paid(connection, window, [key])
     names = _names(connection, by, {each[0] for each in [*costs, *amounts]})
@@ -126,22 +131,32 @@ def _partition(connection: sa.Connection, window: Window, by: str, policy: IdleP
         one = costs.get((value, currency), Spent())
         line.nano += one.nano
         line.wasted += one.wasted
-        line.idle += sum(nobody(amounts.get((value, currency), [0] * len(AMOUNTS))).values())
-    if policy is not IdlePolicy.SEPARATE:
-        for line in lines.values():
-            line.nano, line.idle = line.nano + line.idle, 0
+        buckets = nobody(amounts.get((value, currency), [0] * len(AMOUNTS)))
+        for bucket, nano in buckets.items():
+            policy = idle.startup if bucket == STARTUP else idle.policy
+            if policy == "separate":
+                line.idle += nano
+            else:
+                line.nano += nano
     return View(list(lines.values()))
 
 
 def _shared(connection: sa.Connection, window: Window, by: str, idle: Idle) -> View:
+    """By what uses GPUs of all kinds at any time: who bears what nobody used is found GPU by GPU."""
     key = {"user": "user_id", "job": "job"}.get(by, "fact")
     each_gpu = idle.policy is not IdlePolicy.SEPARATE
+    every = each_gpu or idle.startup is not StartupPolicy.SEPARATE
     rest: dict[Key, Spent] = {}
-    if by == "job" and not each_gpu:
+    if by == "job" and not every:
         costs, rest = _jobs(connection, window)
     else:
         costs = spent(connection, window, ["gpu", key] if each_gpu else [key])
-    names = _names(connection, by, {each[-2] for each in costs})
+
+    def named(values: Iterable[int]) -> dict[int, str]:
+        # Of jobs there are too many: those that get a line are named below.
+        return {one: f"{NUMBERED}{one}" for one in values} if by == "job" else _names(connection, by, values)
+
+    names = named({each[-2] for each in costs})
     lines: dict[tuple[str, str], Line] = {}
     pools: dict[Key, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for each, one in costs.items():
@@ -153,22 +168,62 @@ def _shared(connection: sa.Connection, window: Window, by: str, idle: Idle) -> V
             pools[each[0], currency][name] += one.nano
     for (_, currency), one in rest.items():
         lines[OTHER_JOBS, currency] = Line(OTHER_JOBS, currency, one.nano, one.wasted)
-    found = View()
+    found = View(left=_share_idle(connection, window, idle, lines, pools))
+    if idle.startup is not StartupPolicy.SEPARATE:
+        for currency, parts in borne(connection, window, idle.startup, key, named):
+            _share(lines, currency, {}, parts)
+            found.left[currency][STARTUP] -= sum(parts.values())
+    found.left = {currency: kept for currency, left in found.left.items() if (kept := _ordered(left))}
+    found.lines = _named_jobs(connection, lines) if by == "job" else list(lines.values())
+    return found
+
+
+def _share_idle(
+    connection: sa.Connection,
+    window: Window,
+    idle: Idle,
+    lines: dict[tuple[str, str], Line],
+    pools: Mapping[Key, dict[str, int]],
+) -> dict[str, dict[str, int]]:
+    """Adds idle, but for cold starts, to the lines; what is left to nobody, by currency and bucket. `pools`: n$ by name
+    for each GPU and currency.
+    """
+    left: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    each_gpu = idle.policy is not IdlePolicy.SEPARATE
     amounts = paid(connection, window, ["gpu"] if each_gpu else [])
     gpus = _names(connection, "gpu", {each[0] for each in amounts}) if each_gpu else {}
     for each, sums in amounts.items():
-        buckets = nobody(sums)
-        if not each[-1] or not buckets:
+        buckets = nobody(sums) if each[-1] else {}
+        left[each[-1]][STARTUP] += buckets.pop(STARTUP, 0)
+        if not buckets:
             continue
         tenant = idle.reserved.get(gpus[each[0]], "") if each_gpu else ""
-        borne = with_idle(pools[each], sum(buckets.values()), idle.policy, tenant)
-        _share(lines, each[-1], pools[each], borne.costs)
-        if borne.left:
-            left = found.left.setdefault(each[-1], {})
+        pool = pools.get(each, {})
+        after = with_idle(pool, sum(buckets.values()), idle.policy, tenant)
+        _share(lines, each[-1], pool, after.costs)
+        if after.left:
             for bucket, nano in buckets.items():
-                left[bucket] = left.get(bucket, 0) + nano
-    found.lines = list(lines.values())
-    return found
+                left[each[-1]][bucket] += nano
+    return left
+
+
+def _ordered(left: Mapping[str, int]) -> dict[str, int]:
+    return {bucket: left[bucket] for bucket in BUCKETS if left.get(bucket)}
+
+
+def _named_jobs(connection: sa.Connection, lines: Mapping[tuple[str, str], Line]) -> list[Line]:
+    """The dearest jobs by name, and all others together by currency."""
+    order = sorted(lines.values(), key=lambda line: (-line.nano, line.currency, line.name))
+    own = [line for line in order if line.name.startswith(NUMBERED)]
+    names = _names(connection, "job", {int(line.name[1:]) for line in own[:COST_JOBS_MAX]})
+    shown = {line.name: names[int(line.name[1:])] for line in own[:COST_JOBS_MAX]}
+    found: dict[tuple[str, str], Line] = {}
+    for line in order:
+        name = shown.get(line.name, OTHER_JOBS) if line.name.startswith(NUMBERED) else line.name
+        one = found.setdefault((name, line.currency), Line(name, line.currency))
+        one.nano += line.nano
+        one.wasted += line.wasted
+    return list(found.values())
 
 
 def _jobs(connection: sa.Connection, window: Window) -> tuple[dict[Key, Spent], dict[Key, Spent]]:

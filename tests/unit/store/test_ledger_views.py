@@ -10,13 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otel_pipeline.ledger.price_book import PriceBook
-from otel_pipeline.ledger.views import IdlePolicy
 from otel_pipeline.store.database import Database
 from otel_pipeline.store.ledger_views import NoSuchView
 from otel_pipeline.store.ledger_windows import Window
 from tests.support.ledger_laws import BOOKS, Watched, seen, spans
 from tests.support.ledger_records import SECOND, T0, One, record
-from tests.support.ledger_view_laws import DAY, FEW, LAWS, every_file_adds_up, every_view_adds_up, filled, report_of
+from tests.support.ledger_view_laws import DAY, LAWS, every_file_adds_up, every_view_adds_up, filled, report_of
 
 FULL = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
 
@@ -64,4 +63,4 @@ def test_every_view_of_every_window_adds_up(
     every_file_adds_up(database)
     start = (T0 + minutes[0] * 60) * SECOND
     for window in (DAY, Window(start, start + minutes[1] * 60 * SECOND)):
-        every_view_adds_up(database, window, FEW, (IdlePolicy.SEPARATE, IdlePolicy.WEIGHTED))
+        every_view_adds_up(database, window)
