@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +17,7 @@ from otel_pipeline.command_options import (
     print_rows,
     store_beside,
 )
+from otel_pipeline.ledger.cells import csv_line
 from otel_pipeline.ledger.money import NANO, formatted
 from otel_pipeline.ledger.price_rows import moment_ns
 from otel_pipeline.ledger.views import IdlePolicy, StartupPolicy
@@ -45,6 +44,25 @@ def _moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
         return moment_ns(value) if value else None
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def _booking_or_moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    """Of all digits it is the number of a booking."""
+    if value is None:
+        return None
+    if value.isdecimal():
+        return "booking", int(value)
+    try:
+        return "time", moment_ns(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _month(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else moment_ns(f"{value}-01")
+    except ValueError as error:
+        raise click.BadParameter("must be a month such as 2026-12") from error
 
 
 def windowed(command: Callable[..., None]) -> Callable[..., None]:
@@ -129,40 +147,54 @@ def jobs(sort: str, limit: int, layout: str, **options: Any) -> None:
 
 
 @click.command()
-@click.option("--format", "_format", type=click.Choice(("focus",)), default="focus", show_default=True)
+@click.option("--format", type=click.Choice(("focus",)), default="focus", show_default=True, expose_value=False)
 @click.option("--from", "since_ns", callback=_moment, metavar="TIME", required=True, help="Such as 2026-11-01 (UTC).")
 @click.option("--to", "until_ns", callback=_moment, metavar="TIME", required=True, help="The first that is left out.")
 @click.option(
     "--grain", type=click.Choice(("span", "job", "gpu")), default="job", show_default=True, help="A row each."
 )
 @click.option("--account", default="default", show_default=True, help="BillingAccountId.")
+@click.option(
+    "--corrections-since",
+    "since",
+    callback=_booking_or_moment,
+    metavar="BOOKING|TIME",
+    help="Only what must be added to an earlier file of these hours: the booking that it was written up to, as this "
+    "command told then, or when that was.",
+)
+@click.option(
+    "--billing-period",
+    "billing_ns",
+    callback=_month,
+    metavar="MONTH",
+    help="In which corrections are billed, such as 2026-12. Default: this month.",
+)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The CSV file.")
 @configured
 @data_dir_option
-def export(  # noqa: PLR0917  click passes by name
-    _format: str,
-    grain: str,
-    account: str,
-    output: Path,
-    since_ns: int,
-    until_ns: int,
-    sources: Sequence[str],
-    overrides: Sequence[str],
-    data_dir: Path | None,
-) -> None:
+def export(grain: str, account: str, output: Path, **options: Any) -> None:
     """Write what was booked as a FOCUS file (1.2, with the split-cost columns of 1.3). It is checked before it is
     there: a mistake is told, and no file written.
     """
-    from otel_pipeline.store.ledger_focus import FocusMistakes, write_file  # noqa: PLC0415  as above
+    from otel_pipeline.store import ledger_focus  # noqa: PLC0415  as above
     from otel_pipeline.store.ledger_windows import Window  # noqa: PLC0415  as above
 
-    if since_ns >= until_ns:
+    since, billing_ns = options["since"], options["billing_ns"]
+    if options["since_ns"] >= options["until_ns"]:
         raise click.UsageError("--from must be before --to")
-    options = {"sources": sources, "overrides": overrides, "data_dir": data_dir}
+    if since is None and billing_ns is not None:
+        raise click.UsageError("--billing-period needs --corrections-since")
+    window = Window(options["since_ns"], options["until_ns"])
     with store_beside(*_place(options)) as (database, _, _):
         try:
-            rows = write_file(database, output, Window(since_ns, until_ns), grain, account)
-        except FocusMistakes as error:
+            if since is None:
+                told = ledger_focus.write_file(database, output, window, grain, account)
+            else:
+                kind, number = since
+                booking = number if kind == "booking" else ledger_focus.booking_at(database, number)
+                month = time.time_ns() if billing_ns is None else billing_ns
+                told = ledger_focus.write_corrections(database, output, window, grain, account, booking, month)
+        except ledger_focus.FocusMistakes as error:
             for mistake in error.mistakes[:20]:
                 click.echo(mistake, err=True)
             raise click.ClickException(
@@ -170,7 +202,7 @@ def export(  # noqa: PLR0917  click passes by name
             ) from error
         except OSError as error:
             raise click.ClickException(f"cannot write {output}: {error.strerror}") from error
-    click.echo(f"{rows} rows in {output}")
+    click.echo(f"{told.rows} rows in {output}, up to booking {told.booking}")
 
 
 # -- what is asked for -------------------------------------------------------------------------------------------------
@@ -351,11 +383,7 @@ def _print(found: Report, lines: Sequence[Line], by: str) -> None:
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
     if not rows:
         return ""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+    return "".join(csv_line(cells) for cells in (rows[0], *(row.values() for row in rows)))
 
 
 def _utc(at_ns: int) -> str:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import csv
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import pytest
 import sqlalchemy as sa
 
 from otel_pipeline.ledger.booking import HOUR_NS
+from otel_pipeline.ledger.focus import SAME
 from otel_pipeline.ledger.views import IdlePolicy, StartupPolicy
 from otel_pipeline.store.database import Database
-from otel_pipeline.store.ledger_focus import write_file
+from otel_pipeline.store.ledger_focus import FocusMistakes, write_corrections, write_file
 from otel_pipeline.store.ledger_report import Report, report, window_of
 from otel_pipeline.store.ledger_report_config import CostReportsConfig
+from otel_pipeline.store.ledger_reprice import reprice
 from otel_pipeline.store.ledger_runs import list_jobs
 from otel_pipeline.store.ledger_startups import startups
 from otel_pipeline.store.ledger_sums import BY_JOB, SUM
@@ -29,7 +33,10 @@ from tests.support.ledger_records import GPU, SECOND, T0, One, price, prices, re
 
 NOW_NS = (T0 + 86_400) * SECOND
 DAY = Window(T0 * SECOND, NOW_NS)
+LATER_NS = (T0 + 40 * 86_400) * SECOND
+"""In a later month."""
 MINUTE_NS = 60 * SECOND
+GRAINS: Final = ("span", "job", "gpu")
 
 
 def report_of(database: Database, by: str = "model", window: Window = DAY, **settings: object) -> Report:
@@ -80,8 +87,47 @@ def every_view_adds_up(
 def every_file_adds_up(database: Database, window: Window = DAY) -> None:
     """FOCUS files of each grain pass the check, which knows what was paid."""
     with TemporaryDirectory() as directory:
-        for grain in ("span", "job", "gpu"):
+        for grain in GRAINS:
             write_file(database, Path(directory, grain), window, grain, "account")
+
+
+Sums = Counter[tuple[str, ...]]
+
+
+def sums_of(path: Path) -> Sums:
+    """Costs and quantities of a FOCUS file by all that tells whose they are, in 1e-9. In which host a GPU is may be
+    learnt later.
+    """
+    found = Sums()
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            for column in ("BilledCost", "PricingQuantity"):
+                key = (row[name] for name in SAME if (name, row["ResourceType"]) != ("Tags", "GPU"))
+                found[column, *key] += int(row[column].replace(".", ""))
+    return found
+
+
+def files_of(database: Database, directory: Path, window: Window = DAY) -> tuple[dict[str, Sums], int]:
+    """The files of today, and up to which booking they are."""
+    booking = 0
+    found = {}
+    for grain in GRAINS:
+        booking = write_file(database, directory / grain, window, grain, "account").booking
+        found[grain] = sums_of(directory / grain)
+    return found, booking
+
+
+def corrections_lead_to_todays_file(
+    database: Database, directory: Path, earlier: dict[str, Sums], booking: int, window: Window = DAY
+) -> None:
+    """What was written earlier and the corrections since then are what is written now, for each resource and key."""
+    today, _ = files_of(database, directory, window)
+    for grain in GRAINS:
+        path = directory / f"{grain}.corrections"
+        write_corrections(database, path, window, grain, "account", booking, LATER_NS)
+        both = sums_of(path)
+        both.update(earlier[grain])
+        assert {key: one for key, one in both.items() if one} == {key: one for key, one in today[grain].items() if one}
 
 
 def platform() -> bytes:
@@ -327,6 +373,31 @@ def times_are_in_order(database: Database) -> None:
     assert lines[0].jobs.failed == 1
 
 
+def late_spans_and_new_prices_are_corrections(database: Database) -> None:
+    watched = filled(database)
+    with TemporaryDirectory() as directory:
+        earlier, booking = files_of(database, Path(directory))
+        watched.apply(record(One(9, 3600, 3700, kind="job", job="C", user="w", trace=9)))
+        watched.apply(record(One(8, 3610, 3660, trace=3, kind="stage", model="late", gpus=(GPU, "GPU-1"))))
+        reprice(database, prices(price("0.003", since=1800)), T0 * SECOND, int(watched.now_s * 1000))
+        corrections_lead_to_todays_file(database, Path(directory), earlier, booking)
+
+
+def an_hour_that_was_compacted_since_has_no_corrections(database: Database) -> None:
+    watched = Watched(database, retention_s=2 * 86_400)
+    watched.now_s = T0 + 20_000.0
+    watched.apply(platform())
+    with TemporaryDirectory() as directory:
+        _, booking = files_of(database, Path(directory))
+        watched.settle()
+        watched.settle()
+        with pytest.raises(FocusMistakes) as error:
+            write_corrections(database, Path(directory, "x"), DAY, "job", "account", booking, LATER_NS)
+        assert "are compacted" in error.value.mistakes[0]
+        _, booking = files_of(database, Path(directory))
+        assert write_corrections(database, Path(directory, "x"), DAY, "job", "account", booking, LATER_NS).rows == 0
+
+
 def compaction_changes_no_view_of_whole_hours(database: Database) -> None:
     watched = Watched(database, retention_s=2 * 86_400)
     watched.now_s = T0 + 20_000.0
@@ -374,5 +445,7 @@ LAWS: Sequence[Callable[[Database], None]] = (
     an_attribute_of_jobs_is_a_view,
     times_are_in_order,
     sums_that_were_tampered_with_are_named,
+    late_spans_and_new_prices_are_corrections,
+    an_hour_that_was_compacted_since_has_no_corrections,
     compaction_changes_no_view_of_whole_hours,
 )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,11 +14,21 @@ from hypothesis import strategies as st
 
 from otel_pipeline.ledger.price_book import PriceBook
 from otel_pipeline.store.database import Database
+from otel_pipeline.store.ledger_reprice import reprice
 from otel_pipeline.store.ledger_views import NoSuchView
 from otel_pipeline.store.ledger_windows import Window
 from tests.support.ledger_laws import BOOKS, Watched, seen, spans
 from tests.support.ledger_records import SECOND, T0, One, record
-from tests.support.ledger_view_laws import DAY, LAWS, every_file_adds_up, every_view_adds_up, filled, report_of
+from tests.support.ledger_view_laws import (
+    DAY,
+    LAWS,
+    corrections_lead_to_todays_file,
+    every_file_adds_up,
+    every_view_adds_up,
+    files_of,
+    filled,
+    report_of,
+)
 
 FULL = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
 
@@ -64,3 +77,30 @@ def test_every_view_of_every_window_adds_up(
     start = (T0 + minutes[0] * 60) * SECOND
     for window in (DAY, Window(start, start + minutes[1] * 60 * SECOND)):
         every_view_adds_up(database, window)
+
+
+@settings(
+    max_examples=200 if FULL else 5,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(spans(), spans(), st.lists(seen, max_size=3), st.tuples(st.sampled_from(BOOKS), st.sampled_from(BOOKS)))
+def test_an_earlier_file_and_its_corrections_are_todays_file(
+    fresh: Callable[[], Database],
+    ones: list[One],
+    late: list[One],
+    times: list[dict[str, tuple[int, int]]],
+    prices: tuple[PriceBook, PriceBook],
+) -> None:
+    database = fresh()
+    watched = Watched(database, prices[0])
+    watched.apply(record(*ones), *(record(seen=one) for one in times[:1] if one))
+    watched.settle()
+    with TemporaryDirectory() as directory:
+        earlier, booking = files_of(database, Path(directory))
+        watched.apply(record(*(replace(one, span=one.span + 5, parent=one.parent + 5) for one in late)))
+        watched.apply(*(record(seen=one) for one in times[1:] if one))
+        watched.settle()
+        reprice(database, prices[1], T0 * SECOND, int(watched.now_s * 1000))
+        corrections_lead_to_todays_file(database, Path(directory), earlier, booking)
