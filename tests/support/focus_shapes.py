@@ -13,8 +13,9 @@ from tempfile import TemporaryDirectory
 from otel_pipeline.ledger.focus import write
 from otel_pipeline.store.database import open_database
 from otel_pipeline.store.ledger_focus import write_corrections, write_file
+from tests.support.ledger_correction_laws import LATER_NS
 from tests.support.ledger_records import One, record
-from tests.support.ledger_view_laws import DAY, LATER_NS, filled
+from tests.support.ledger_view_laws import DAY, filled
 
 WORDS = ("ChargeClass", "ChargeCategory", "ServiceCategory", "ServiceSubcategory", "PricingUnit", "x_Bucket")
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-import pytest
 import sqlalchemy as sa
 
 from otel_pipeline.ledger.booking import HOUR_NS
-from otel_pipeline.ledger.focus import SAME
 from otel_pipeline.ledger.views import IdlePolicy, StartupPolicy
 from otel_pipeline.store.database import Database
-from otel_pipeline.store.ledger_focus import FocusMistakes, write_corrections, write_file
+from otel_pipeline.store.ledger_focus import write_file
 from otel_pipeline.store.ledger_report import Report, report, window_of
 from otel_pipeline.store.ledger_report_config import CostReportsConfig
-from otel_pipeline.store.ledger_reprice import reprice
-from otel_pipeline.store.ledger_runs import list_jobs
+from otel_pipeline.store.ledger_runs import Ended, list_jobs
 from otel_pipeline.store.ledger_startups import startups
 from otel_pipeline.store.ledger_sums import BY_JOB, SUM
 from otel_pipeline.store.ledger_tables import AMOUNTS
@@ -29,12 +25,10 @@ from otel_pipeline.store.ledger_verify import verify
 from otel_pipeline.store.ledger_views import VIEWS, Idle, attributes, view
 from otel_pipeline.store.ledger_windows import Window, booked_ns, paid, spent
 from tests.support.ledger_laws import Watched
-from tests.support.ledger_records import GPU, SECOND, T0, One, price, prices, record
+from tests.support.ledger_records import GPU, HOST, NAME, SECOND, T0, One, price, prices, record
 
 NOW_NS = (T0 + 86_400) * SECOND
 DAY = Window(T0 * SECOND, NOW_NS)
-LATER_NS = (T0 + 40 * 86_400) * SECOND
-"""In a later month."""
 MINUTE_NS = 60 * SECOND
 GRAINS: Final = ("span", "job", "gpu")
 
@@ -89,45 +83,6 @@ def every_file_adds_up(database: Database, window: Window = DAY) -> None:
     with TemporaryDirectory() as directory:
         for grain in GRAINS:
             write_file(database, Path(directory, grain), window, grain, "account")
-
-
-Sums = Counter[tuple[str, ...]]
-
-
-def sums_of(path: Path) -> Sums:
-    """Costs and quantities of a FOCUS file by all that tells whose they are, in 1e-9. In which host a GPU is may be
-    learnt later.
-    """
-    found = Sums()
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            for column in ("BilledCost", "PricingQuantity"):
-                key = (row[name] for name in SAME if (name, row["ResourceType"]) != ("Tags", "GPU"))
-                found[column, *key] += int(row[column].replace(".", ""))
-    return found
-
-
-def files_of(database: Database, directory: Path, window: Window = DAY) -> tuple[dict[str, Sums], int]:
-    """The files of today, and up to which booking they are."""
-    booking = 0
-    found = {}
-    for grain in GRAINS:
-        booking = write_file(database, directory / grain, window, grain, "account").booking
-        found[grain] = sums_of(directory / grain)
-    return found, booking
-
-
-def corrections_lead_to_todays_file(
-    database: Database, directory: Path, earlier: dict[str, Sums], booking: int, window: Window = DAY
-) -> None:
-    """What was written earlier and the corrections since then are what is written now, for each resource and key."""
-    today, _ = files_of(database, directory, window)
-    for grain in GRAINS:
-        path = directory / f"{grain}.corrections"
-        write_corrections(database, path, window, grain, "account", booking, LATER_NS)
-        both = sums_of(path)
-        both.update(earlier[grain])
-        assert {key: one for key, one in both.items() if one} == {key: one for key, one in today[grain].items() if one}
 
 
 def platform() -> bytes:
@@ -364,6 +319,47 @@ def an_attribute_of_jobs_is_a_view(database: Database) -> None:
     assert dollars == {"short": 12_000_000, "": 50_000_000}
 
 
+def costs_are_told_by_all_that_a_job_says(database: Database) -> None:
+    """Below the job a stage that says nothing: what it costs is the job's."""
+    watched = Watched(database)
+    job = One(
+        1, 0, 10, kind="job", job="A", user="u-1", outcome="ok", model="flux", backend="pod-1", workflow="portrait",
+        tier="pro", dimensions=(("video.length_bucket", "30-60 s"),),
+    )  # fmt: skip
+    watched.apply(
+        record(job, One(2, 2, 10, parent=1), One(3, 60, 70, kind="job", job="B", trace=2), seen={GPU: (0, 9)})
+    )
+    watched.settle()
+    said = {
+        "job": "A", "backend": "pod-1", "model": "flux", "workflow": "portrait", "tier": "pro", "user": "u-1",
+        "video.length_bucket": "30-60 s", "outcome": "ok", "service": "worker", "host": HOST, "gpu_name": NAME,
+    }  # fmt: skip
+    for by, name in said.items():
+        found = {line.name: line.nano for line in report_of(database, by=by).view.lines}
+        shared = by in {"service", "host", "gpu_name"}
+        assert found[name] == (20_000_000 if shared else 10_000_000), by
+    (line,) = (line for line in report_of(database, by="video.length_bucket").view.lines if line.name == "30-60 s")
+    assert line.jobs == Ended(succeeded=1)
+
+
+def days_and_months_have_a_line_each(database: Database) -> None:
+    watched = Watched(database)
+    later = 20 * 86_400
+    watched.now_s = T0 + 3 * later
+    watched.apply(record(One(1, 0, 10, job="A", kind="job"), seen={GPU: (0, 0)}))
+    watched.apply(
+        record(One(2, later, later + 30, job="B", kind="job", trace=2), seen={GPU: (later // 60, later // 60)})
+    )
+    watched.settle()
+    window = Window(DAY.start_ns, DAY.start_ns + 2 * later * SECOND)
+    for by, names in {"day": ["2027-01-15", "2027-02-04"], "month": ["2027-01", "2027-02"]}.items():
+        lines = report_of(database, by=by, window=window).view.lines
+        assert [(line.name, line.nano, line.idle) for line in lines] == [
+            (names[0], 10_000_000, 50_000_000),
+            (names[1], 30_000_000, 30_000_000),
+        ]
+
+
 def times_are_in_order(database: Database) -> None:
     filled(database)
     lines = [line for line in report_of(database, by="hour").view.lines if line.currency == "USD"]
@@ -371,31 +367,6 @@ def times_are_in_order(database: Database) -> None:
     assert lines[0].name < lines[1].name
     assert lines[0].jobs is not None
     assert lines[0].jobs.failed == 1
-
-
-def late_spans_and_new_prices_are_corrections(database: Database) -> None:
-    watched = filled(database)
-    with TemporaryDirectory() as directory:
-        earlier, booking = files_of(database, Path(directory))
-        watched.apply(record(One(9, 3600, 3700, kind="job", job="C", user="w", trace=9)))
-        watched.apply(record(One(8, 3610, 3660, trace=3, kind="stage", model="late", gpus=(GPU, "GPU-1"))))
-        reprice(database, prices(price("0.003", since=1800)), T0 * SECOND, int(watched.now_s * 1000))
-        corrections_lead_to_todays_file(database, Path(directory), earlier, booking)
-
-
-def an_hour_that_was_compacted_since_has_no_corrections(database: Database) -> None:
-    watched = Watched(database, retention_s=2 * 86_400)
-    watched.now_s = T0 + 20_000.0
-    watched.apply(platform())
-    with TemporaryDirectory() as directory:
-        _, booking = files_of(database, Path(directory))
-        watched.settle()
-        watched.settle()
-        with pytest.raises(FocusMistakes) as error:
-            write_corrections(database, Path(directory, "x"), DAY, "job", "account", booking, LATER_NS)
-        assert "are compacted" in error.value.mistakes[0]
-        _, booking = files_of(database, Path(directory))
-        assert write_corrections(database, Path(directory, "x"), DAY, "job", "account", booking, LATER_NS).rows == 0
 
 
 def compaction_changes_no_view_of_whole_hours(database: Database) -> None:
@@ -443,9 +414,9 @@ LAWS: Sequence[Callable[[Database], None]] = (
     what_has_no_price_is_told,
     budget_and_savings,
     an_attribute_of_jobs_is_a_view,
+    costs_are_told_by_all_that_a_job_says,
+    days_and_months_have_a_line_each,
     times_are_in_order,
     sums_that_were_tampered_with_are_named,
-    late_spans_and_new_prices_are_corrections,
-    an_hour_that_was_compacted_since_has_no_corrections,
     compaction_changes_no_view_of_whole_hours,
 )

@@ -17,15 +17,15 @@ from otel_pipeline.store.database import Database
 from otel_pipeline.store.ledger_reprice import reprice
 from otel_pipeline.store.ledger_views import NoSuchView
 from otel_pipeline.store.ledger_windows import Window
+from tests.support import ledger_correction_laws
+from tests.support.ledger_correction_laws import corrections_lead_to_todays_file, files_of
 from tests.support.ledger_laws import BOOKS, Watched, seen, spans
 from tests.support.ledger_records import SECOND, T0, One, record
 from tests.support.ledger_view_laws import (
     DAY,
     LAWS,
-    corrections_lead_to_todays_file,
     every_file_adds_up,
     every_view_adds_up,
-    files_of,
     filled,
     report_of,
 )
@@ -33,7 +33,7 @@ from tests.support.ledger_view_laws import (
 FULL = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("law", [*LAWS, *ledger_correction_laws.LAWS], ids=lambda law: law.__name__)
 def test_a_law_of_views_holds_on_sqlite(law: Callable[[Database], None], fresh: Callable[[], Database]) -> None:
     law(fresh())
 
@@ -80,7 +80,7 @@ def test_every_view_of_every_window_adds_up(
 
 
 @settings(
-    max_examples=200 if FULL else 5,
+    max_examples=60 if FULL else 5,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
