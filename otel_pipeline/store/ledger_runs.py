@@ -235,19 +235,29 @@ def _top(connection: sa.Connection, window: Window, order: str, limit: int) -> l
 def _dearest(connection: sa.Connection, window: Window, limit: int) -> list[int]:
     """The numbers of jobs that have a cost, the dearest first, some twice. Where costs are in several currencies each
     job stands where its largest amount is.
-
-    Each run asks for the cost of its job: groups of jobs would be sorted for that, all but a few in vain.
     """
     hours = (GPU_HOUR.c.hour >= window.start_ns - HOUR_NS) & (GPU_HOUR.c.hour < window.end_ns)
     currencies = sa.select(GPU_HOUR.c.currency).where(hours & (GPU_HOUR.c.currency != "")).distinct()
     found: list[tuple[int, int]] = []
     for currency in connection.execute(currencies).scalars().all():
-        own = (ATTEMPT_COST.c.job == RUN.c.job) & (ATTEMPT_COST.c.currency == currency)
-        cost = sa.select(sa.func.coalesce(sa.cast(sa.func.sum(ATTEMPT_COST.c.nano), sa.BigInteger), -1)).where(own)
-        question = sa.select(cost.scalar_subquery().label("cost"), RUN.c.job).where(_ended_in(window))
-        rows = connection.execute(question.order_by(sa.desc("cost"), RUN.c.job).limit(limit * ATTEMPTS_USUAL))
+        question = _by_cost(connection, window, currency)
+        rows = connection.execute(question.limit(limit * ATTEMPTS_USUAL))
         found += [(-row.cost, row.job) for row in rows if row.cost >= 0]
     return [job for _, job in sorted(found)]
+
+
+def _by_cost(connection: sa.Connection, window: Window, currency: str) -> sa.Select[Any]:
+    """Columns cost (-1: none in this currency) and job, the dearest first."""
+    columns = ATTEMPT_COST.c
+    nano = sa.cast(sa.func.sum(columns.nano), sa.BigInteger)
+    if connection.dialect.name == "postgresql":
+        here = sa.select(RUN.c.job).where(_ended_in(window))
+        jobs = sa.select(nano.label("cost"), columns.job).where((columns.currency == currency) & columns.job.in_(here))
+        return jobs.group_by(columns.job).order_by(sa.desc("cost"), columns.job)
+    # SQLite sorts what it groups, all but a few in vain: let each run ask for the cost of its job.
+    cost = sa.select(sa.func.coalesce(nano, -1)).where((columns.job == RUN.c.job) & (columns.currency == currency))
+    runs = sa.select(cost.scalar_subquery().label("cost"), RUN.c.job).where(_ended_in(window))
+    return runs.order_by(sa.desc("cost"), RUN.c.job)
 
 
 def _job_lines(runs: list[Any], costs: dict[str, dict[int, int]]) -> list[JobLine]:

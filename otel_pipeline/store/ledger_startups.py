@@ -113,7 +113,7 @@ def borne(
     """Currency, and n$ by name, of each cold start in the window that somebody bears. `key` is fact, user_id or job,
     `named` tells how a report calls their numbers.
     """
-    found = startups(connection, window)
+    found = [] if policy is StartupPolicy.SEPARATE else startups(connection, window)
     if policy is StartupPolicy.CHARGE_TRIGGER:
         causes = _triggers(connection, found, key)
         names = named(causes.values())

@@ -145,37 +145,43 @@ def _shared(connection: sa.Connection, window: Window, by: str, idle: Idle) -> V
     """By what uses GPUs of all kinds at any time: who bears what nobody used is found GPU by GPU."""
     key = {"user": "user_id", "job": "job"}.get(by, "fact")
     each_gpu = idle.policy is not IdlePolicy.SEPARATE
-    every = each_gpu or idle.startup is not StartupPolicy.SEPARATE
-    rest: dict[Key, Spent] = {}
-    if by == "job" and not every:
-        costs, rest = _jobs(connection, window)
-    else:
-        costs = spent(connection, window, ["gpu", key] if each_gpu else [key])
 
     def named(values: Iterable[int]) -> dict[int, str]:
         # Of jobs there are too many: those that get a line are named below.
         return {one: f"{NUMBERED}{one}" for one in values} if by == "job" else _names(connection, by, values)
 
+    moved = list(borne(connection, window, idle.startup, key, named))
+    rest: dict[Key, Spent] = {}
+    if by == "job" and not each_gpu and idle.startup is not StartupPolicy.AMORTISE:
+        costs, rest = _jobs(connection, window, {int(name[1:]) for _, parts in moved for name in parts})
+    else:
+        costs = spent(connection, window, ["gpu", key] if each_gpu else [key])
     names = named({each[-2] for each in costs})
     lines: dict[tuple[str, str], Line] = {}
     pools: dict[Key, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for each, one in costs.items():
         name, currency = names[each[-2]], each[-1]
-        line = lines.setdefault((name, currency), Line(name, currency))
-        line.nano += one.nano
-        line.wasted += one.wasted
+        _add(lines, name, currency, one.nano, one.wasted)
         if each_gpu:
             pools[each[0], currency][name] += one.nano
     for (_, currency), one in rest.items():
-        lines[OTHER_JOBS, currency] = Line(OTHER_JOBS, currency, one.nano, one.wasted)
+        _add(lines, OTHER_JOBS, currency, one.nano, one.wasted)
     found = View(left=_share_idle(connection, window, idle, lines, pools))
-    if idle.startup is not StartupPolicy.SEPARATE:
-        for currency, parts in borne(connection, window, idle.startup, key, named):
-            _share(lines, currency, {}, parts)
-            found.left[currency][STARTUP] -= sum(parts.values())
+    for currency, parts in moved:
+        for name, nano in parts.items():
+            _add(lines, name, currency, nano)
+            found.left[currency][STARTUP] -= nano
     found.left = {currency: kept for currency, left in found.left.items() if (kept := _ordered(left))}
     found.lines = _named_jobs(connection, lines) if by == "job" else list(lines.values())
     return found
+
+
+def _add(lines: dict[tuple[str, str], Line], name: str, currency: str, nano: int, wasted: int = 0) -> None:
+    line = lines.get((name, currency))
+    if line is None:
+        line = lines[name, currency] = Line(name, currency)
+    line.nano += nano
+    line.wasted += wasted
 
 
 def _share_idle(
@@ -200,7 +206,9 @@ def _share_idle(
         tenant = idle.reserved.get(gpus[each[0]], "") if each_gpu else ""
         pool = pools.get(each, {})
         after = with_idle(pool, sum(buckets.values()), idle.policy, tenant)
-        _share(lines, each[-1], pool, after.costs)
+        for name, nano in after.costs.items():
+            if nano != (own := pool.get(name, 0)):
+                _add(lines, name, each[-1], nano - own)
         if after.left:
             for bucket, nano in buckets.items():
                 left[each[-1]][bucket] += nano
@@ -213,38 +221,33 @@ def _ordered(left: Mapping[str, int]) -> dict[str, int]:
 
 def _named_jobs(connection: sa.Connection, lines: Mapping[tuple[str, str], Line]) -> list[Line]:
     """The dearest jobs by name, and all others together by currency."""
-    order = sorted(lines.values(), key=lambda line: (-line.nano, line.currency, line.name))
-    own = [line for line in order if line.name.startswith(NUMBERED)]
+    own = [line for line in lines.values() if line.name.startswith(NUMBERED)]
+    own.sort(key=lambda line: (-line.nano, line.currency, line.name))
     names = _names(connection, "job", {int(line.name[1:]) for line in own[:COST_JOBS_MAX]})
-    shown = {line.name: names[int(line.name[1:])] for line in own[:COST_JOBS_MAX]}
     found: dict[tuple[str, str], Line] = {}
-    for line in order:
-        name = shown.get(line.name, OTHER_JOBS) if line.name.startswith(NUMBERED) else line.name
-        one = found.setdefault((name, line.currency), Line(name, line.currency))
-        one.nano += line.nano
-        one.wasted += line.wasted
+    for line in own[:COST_JOBS_MAX]:
+        _add(found, names[int(line.name[1:])], line.currency, line.nano, line.wasted)
+    for line in own[COST_JOBS_MAX:]:
+        _add(found, OTHER_JOBS, line.currency, line.nano, line.wasted)
+    for line in lines.values():
+        if not line.name.startswith(NUMBERED):
+            _add(found, line.name, line.currency, line.nano, line.wasted)
     return list(found.values())
 
 
-def _jobs(connection: sa.Connection, window: Window) -> tuple[dict[Key, Spent], dict[Key, Spent]]:
-    """The dearest jobs, and all others together by currency."""
+def _jobs(connection: sa.Connection, window: Window, also: set[int]) -> tuple[dict[Key, Spent], dict[Key, Spent]]:
+    """The dearest jobs and those of `also`, and all others together by currency."""
     costs = dearest_jobs(connection, window, COST_JOBS_MAX)
     if len(costs) < COST_JOBS_MAX:
         return costs, {}
+    missing = sorted(also - {job for job, _ in costs})
+    if missing:
+        costs |= {key: one for key, one in spent(connection, window, ["job"], missing).items() if key not in costs}
     rest: dict[Key, Spent] = {(0, key[0]): one for key, one in spent(connection, window, []).items()}
     for (_, currency), one in costs.items():
         rest[0, currency].nano -= one.nano
         rest[0, currency].wasted -= one.wasted
     return costs, {key: one for key, one in rest.items() if one.nano or one.wasted}
-
-
-def _share(
-    lines: dict[tuple[str, str], Line], currency: str, before: Mapping[str, int], after: Mapping[str, int]
-) -> None:
-    """Adds to the lines what each bears of what nobody used of a GPU."""
-    for name, nano in after.items():
-        line = lines.setdefault((name, currency), Line(name, currency))
-        line.nano += nano - before.get(name, 0)
 
 
 def _count_jobs(

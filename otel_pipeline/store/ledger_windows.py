@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from otel_pipeline.ledger.booking import HOUR_NS
+from otel_pipeline.store.database import listed
 from otel_pipeline.store.ledger_sums import NO_WASTE, SUM, WHATS
 from otel_pipeline.store.ledger_tables import (
     ALLOCATION,
@@ -23,6 +24,7 @@ from otel_pipeline.store.ledger_tables import (
     NO_GPU,
     PERIOD,
     STATE,
+    WORD,
 )
 
 if TYPE_CHECKING:
@@ -64,19 +66,29 @@ def booked_ns(connection: sa.Connection) -> int:
     return connection.execute(sa.select(STATE.c.value).where(STATE.c.name == "booked_ns")).scalar() or 0
 
 
-def spent(connection: sa.Connection, window: Window, names: Sequence[str]) -> dict[Key, Spent]:
-    """What spans cost, by (*names, currency); names are hour, gpu, and one of fact, user_id and job."""
-    found: dict[Key, Spent] = defaultdict(Spent)
+def spent(
+    connection: sa.Connection, window: Window, names: Sequence[str], only: Sequence[int] | None = None
+) -> dict[Key, Spent]:
+    """What spans cost, by (*names, currency); names are hour, gpu, and one of fact, user_id and job. `only`: numbers of
+    the last name.
+    """
+    found: dict[Key, Spent] = {}
     for part in _parts(connection, window):
         for currency in _currencies(connection, part):
             rows = _cells(part, currency, names).subquery()
             keys = [rows.c[name] for name in names]
             question = sa.select(*keys, _sum(rows.c.nano), _sum(rows.c.wasted)).group_by(*keys)
+            if only is not None:
+                wanted = listed(connection, [("number", WORD, only)])
+                question = question.where(keys[-1].in_(sa.select(wanted.c.number)))
             for *key, nano, lost in connection.execute(question).all():
                 if nano is not None:
-                    one = found[*key, currency]
-                    one.nano += nano
-                    one.wasted += lost
+                    one = found.get(place := (*key, currency))
+                    if one is None:
+                        found[place] = Spent(nano, lost)
+                    else:
+                        one.nano += nano
+                        one.wasted += lost
     return found
 
 

@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otel_pipeline.ledger.price_book import PriceBook
+from otel_pipeline.ledger.views import StartupPolicy
 from otel_pipeline.store.database import Database
 from otel_pipeline.store.ledger_reprice import reprice
-from otel_pipeline.store.ledger_views import NoSuchView
+from otel_pipeline.store.ledger_views import OTHER_JOBS, NoSuchView
 from otel_pipeline.store.ledger_windows import Window
 from tests.support import ledger_correction_laws
 from tests.support.ledger_correction_laws import corrections_lead_to_todays_file, files_of
@@ -24,6 +25,7 @@ from tests.support.ledger_records import SECOND, T0, One, record
 from tests.support.ledger_view_laws import (
     DAY,
     LAWS,
+    cold,
     every_file_adds_up,
     every_view_adds_up,
     filled,
@@ -43,6 +45,25 @@ def test_a_view_that_is_not_there_is_refused(fresh: Callable[[], Database]) -> N
     filled(database)
     with pytest.raises(NoSuchView, match="attributes of jobs: length"):
         report_of(database, by="colour")
+
+
+def test_jobs_beyond_the_bound_are_one_line_whoever_bears_cold_starts(
+    fresh: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C is not among the dearest jobs by what it used alone."""
+    monkeypatch.setattr("otel_pipeline.store.ledger_views.COST_JOBS_MAX", 1)
+    database = fresh()
+    cold(database)
+    told = {
+        startup: [(line.name, line.nano) for line in report_of(database, by="job", startup=startup).view.lines]
+        for startup in StartupPolicy
+    }
+    assert told == {
+        "separate": [(OTHER_JOBS, 90_000_000), ("A", 60_000_000)],
+        "charge_trigger": [("A", 180_000_000), (OTHER_JOBS, 150_000_000)],
+        "amortise": [(OTHER_JOBS, 210_000_000), ("A", 120_000_000)],
+    }
+    every_view_adds_up(database, views=("job",))
 
 
 def test_an_empty_ledger_has_an_empty_report(fresh: Callable[[], Database]) -> None:
