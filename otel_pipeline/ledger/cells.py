@@ -11,26 +11,30 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-_RUN: Final = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+_RUN: Final = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
 """What a formula begins with; the last four are wide forms of the first, which some programs take for them."""
 _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-_QUOTED: Final = re.compile('[",\r\n]')
+_PLAIN: Final = re.compile(f'(?![{re.escape(_RUN)}])[^",\r\n\0]*')
+"""Most cells: they stay as they are."""
+_TO_QUOTE: Final = re.compile('[",\r\n]')
 
 
 def defused(text: str) -> str:
     """The text as a cell that no spreadsheet runs."""
-    return f"'{text}" if text.startswith(_RUN) and not _NUMBER.fullmatch(text) else text
+    return f"'{text}" if text.startswith(tuple(_RUN)) and not _NUMBER.fullmatch(text) else text
 
 
 def csv_line(cells: Iterable[object]) -> str:
     """A line of a CSV file as in RFC 4180, but that it ends with a line feed. Null characters are left out: readers
     stop at them.
     """
-    return ",".join(_quoted(defused(str(cell).replace("\0", ""))) for cell in cells) + "\n"
+    is_plain = _PLAIN.fullmatch
+    return ",".join([text if is_plain(text) else _quoted(text) for text in map(str, cells)]) + "\n"
 
 
-def _quoted(cell: str) -> str:
-    if not _QUOTED.search(cell):
+def _quoted(text: str) -> str:
+    cell = defused(text.replace("\0", ""))
+    if not _TO_QUOTE.search(cell):
         return cell
     doubled = cell.replace('"', '""')
     return f'"{doubled}"'
