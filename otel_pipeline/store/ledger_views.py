@@ -100,12 +100,13 @@ def view(
     """Costs in the window. `by_fact`: what ended in it, where it is known. Raises NoSuchView."""
     if by not in VIEWS and by not in (known := attributes(connection)):
         raise NoSuchView(UNKNOWN_VIEW.format(by, ", ".join(VIEWS), ", ".join(known) or "none"))
+    names = _Names(connection, by)
     if by == "gpu" or by in TIMES:
-        found = _partition(connection, window, by, idle)
+        found = _partition(connection, window, names, idle)
     else:
-        found = _shared(connection, window, by, idle)
+        found = _shared(connection, window, names, idle)
     if by not in {"gpu", "job"}:
-        _count_jobs(connection, window, by, found, by_fact)
+        _count_jobs(connection, window, names, found, by_fact)
     if by in TIMES:
         found.lines.sort(key=lambda line: (line.currency, line.name))
     else:
@@ -118,11 +119,11 @@ def nobody(amounts: list[int]) -> dict[str, int]:
     return {name: nano for name, nano in zip(AMOUNTS, amounts, strict=True) if name in BUCKETS and nano}
 
 
-def _partition(connection: sa.Connection, window: Window, by: str, idle: Idle) -> View:
+def _partition(connection: sa.Connection, window: Window, told: _Names, idle: Idle) -> View:
     """By what idle can be told apart, too: it stays where it was paid, whoever bears it."""
-    key = "gpu" if by == "gpu" else "hour"
+    key = "gpu" if told.by == "gpu" else "hour"
     costs, amounts = spent(connection, window, [key]), paid(connection, window, [key])
-    names = _names(connection, by, {each[0] for each in [*costs, *amounts]})
+    names = told.of({each[0] for each in [*costs, *amounts]})
     lines: dict[tuple[str, str], Line] = {}
     for value, currency in sorted(costs.keys() | amounts.keys()):
         if not currency:
@@ -141,14 +142,15 @@ def _partition(connection: sa.Connection, window: Window, by: str, idle: Idle) -
     return View(list(lines.values()))
 
 
-def _shared(connection: sa.Connection, window: Window, by: str, idle: Idle) -> View:
+def _shared(connection: sa.Connection, window: Window, told: _Names, idle: Idle) -> View:
     """By what uses GPUs of all kinds at any time: who bears what nobody used is found GPU by GPU."""
+    by = told.by
     key = {"user": "user_id", "job": "job"}.get(by, "fact")
     each_gpu = idle.policy is not IdlePolicy.SEPARATE
 
-    def named(values: Iterable[int]) -> dict[int, str]:
+    def named(values: Iterable[int]) -> Mapping[int, str]:
         # Of jobs there are too many: those that get a line are named below.
-        return {one: f"{NUMBERED}{one}" for one in values} if by == "job" else _names(connection, by, values)
+        return {one: f"{NUMBERED}{one}" for one in values} if by == "job" else told.of(values)
 
     moved = list(borne(connection, window, idle.startup, key, named))
     rest: dict[Key, Spent] = {}
@@ -197,7 +199,7 @@ def _share_idle(
     left: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     each_gpu = idle.policy is not IdlePolicy.SEPARATE
     amounts = paid(connection, window, ["gpu"] if each_gpu else [])
-    gpus = _names(connection, "gpu", {each[0] for each in amounts}) if each_gpu else {}
+    gpus = _Names(connection, "gpu").of({each[0] for each in amounts}) if each_gpu else {}
     for each, sums in amounts.items():
         buckets = nobody(sums) if each[-1] else {}
         left[each[-1]][STARTUP] += buckets.pop(STARTUP, 0)
@@ -223,7 +225,7 @@ def _named_jobs(connection: sa.Connection, lines: Mapping[tuple[str, str], Line]
     """The dearest jobs by name, and all others together by currency."""
     own = [line for line in lines.values() if line.name.startswith(NUMBERED)]
     own.sort(key=lambda line: (-line.nano, line.currency, line.name))
-    names = _names(connection, "job", {int(line.name[1:]) for line in own[:COST_JOBS_MAX]})
+    names = _Names(connection, "job").of({int(line.name[1:]) for line in own[:COST_JOBS_MAX]})
     found: dict[tuple[str, str], Line] = {}
     for line in own[:COST_JOBS_MAX]:
         _add(found, names[int(line.name[1:])], line.currency, line.nano, line.wasted)
@@ -251,12 +253,12 @@ def _jobs(connection: sa.Connection, window: Window, also: set[int]) -> tuple[di
 
 
 def _count_jobs(
-    connection: sa.Connection, window: Window, by: str, found: View, by_fact: Mapping[int, Ended] | None
+    connection: sa.Connection, window: Window, told: _Names, found: View, by_fact: Mapping[int, Ended] | None
 ) -> None:
     """Adds how many jobs ended, to the line of the currency that comes first: a job is counted once."""
-    key = "hour" if by in TIMES else "user_id" if by == "user" else "fact"
+    key = "hour" if told.by in TIMES else "user_id" if told.by == "user" else "fact"
     counts = by_fact if by_fact is not None and key == "fact" else ended(connection, window, key)
-    names = _names(connection, by, counts)
+    names = told.of(counts)
     by_name: dict[str, Ended] = {}
     for value, one in counts.items():
         by_name.setdefault(names[value], Ended()).add(one)
@@ -269,19 +271,30 @@ def _count_jobs(
     found.lines += [Line(name, currency, jobs=one) for name, one in by_name.items()]
 
 
-def _names(connection: sa.Connection, by: str, values: Iterable[Any]) -> dict[Any, str]:
-    """How a report calls each: of facts, users, jobs, GPUs and hours."""
-    wanted = set(values)
-    if by in TIMES:
-        return {at: datetime.fromtimestamp(at // NANO, UTC).strftime(TIMES[by]) for at in wanted}
-    table, column = {"user": (USER, "name"), "job": (JOB, "name"), "gpu": (GPU, "uuid")}.get(by, (FACT, by))
-    if table is FACT and by not in OF_FACTS:
-        column = "dimensions"
-    names: dict[Any, str] = dict.fromkeys(wanted, "") | ({NO_GPU: DIRECT} if by == "gpu" else {})
-    if not wanted:
-        return names
-    source = listed(connection, [("id", WORD, sorted(wanted))])
-    question = sa.select(table.c.id, table.c[column]).where(table.c.id.in_(sa.select(source.c.id)))
-    for number, text in connection.execute(question).all():
-        names[number] = json.loads(text).get(by, "") if column == "dimensions" else str(text)
-    return names
+class _Names:
+    """How a report calls facts, users, jobs, GPUs or hours; each is looked up once."""
+
+    def __init__(self, connection: sa.Connection, by: str) -> None:
+        self.by: Final = by
+        self._connection = connection
+        self._known: dict[Any, str] = {}
+
+    def of(self, values: Iterable[Any]) -> Mapping[Any, str]:
+        """The names of these, and maybe of others."""
+        missing = set(values) - self._known.keys()
+        if self.by in TIMES:
+            pattern = TIMES[self.by]
+            self._known |= {at: datetime.fromtimestamp(at // NANO, UTC).strftime(pattern) for at in missing}
+        elif missing:
+            self._known |= dict.fromkeys(missing, "") | self._stored(sorted(missing))
+        return self._known
+
+    def _stored(self, numbers: list[int]) -> dict[Any, str]:
+        tables = {"user": (USER, "name"), "job": (JOB, "name"), "gpu": (GPU, "uuid")}
+        table, column = tables.get(self.by, (FACT, self.by if self.by in OF_FACTS else "dimensions"))
+        wanted = listed(self._connection, [("id", WORD, numbers)])
+        question = sa.select(table.c.id, table.c[column]).where(table.c.id.in_(sa.select(wanted.c.id)))
+        rows = self._connection.execute(question).all()
+        if column == "dimensions":
+            return {number: json.loads(text).get(self.by, "") for number, text in rows}
+        return {number: str(text) for number, text in rows} | ({NO_GPU: DIRECT} if self.by == "gpu" else {})
