@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from aiohttp import web
-from prometheus_client.exposition import choose_encoder
 
 from otel_pipeline import health
 from otel_pipeline.bookkeeping import Bookkeeper
@@ -22,6 +21,7 @@ from otel_pipeline.errors import OtelPipelineError
 from otel_pipeline.event_loop import EventLoop
 from otel_pipeline.exporters.sender import Batching, Sender
 from otel_pipeline.exposition.families import Exposition
+from otel_pipeline.exposition.page import page
 from otel_pipeline.limits import COALESCE_BYTES_MAX, DRAIN_S, EXPORT_ITEMS_MIN, EXPORT_WAIT_S, STOP_GRACE_S
 from otel_pipeline.memory import MemoryWatch, keep_freed_memory
 from otel_pipeline.outbox import Outbox
@@ -219,8 +219,7 @@ class Gateway:
             self._serve({"/metrics": self._own_metrics}, address)
 
     def _own_metrics(self, accept: str) -> tuple[str, bytes]:
-        encode, content_type = choose_encoder(accept)
-        return content_type, encode(self._stats.registry)
+        return page(list(self._stats.registry.collect()), accept)
 
     def _serve(self, paths: dict[str, Callable[[str], tuple[str, bytes]]], endpoint: str) -> None:
         app = web.Application()

@@ -471,6 +471,13 @@ COST_LINES_MAX: Final = 10_000
 COST_JOBS_MAX: Final = 1_000
 """Jobs with a line of their own in a report, the dearest first."""
 
+COST_STARTUPS_MAX: Final = 200_000
+"""Minutes of cold starts that a report tells apart: a month of a thousand workers that start seven times a day. What is
+beyond stays nobody's."""
+
+COST_STARTUPS_TOLD: Final = 20
+"""Cold starts with a line of their own, the dearest first."""
+
 COST_REASONS_MAX: Final = 50
 """Reasons why calls have no price that are told, the most frequent first."""
 

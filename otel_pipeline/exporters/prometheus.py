@@ -6,26 +6,24 @@ OpenMetrics 1.0 with exemplars for who asks for it.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
-from prometheus_client.registry import Collector
 from pydantic import Field, field_validator
 
 from otel_pipeline.contracts import Context, Settings
 from otel_pipeline.errors import Refused
-from otel_pipeline.exposition.families import label_allowed, sample_names
+from otel_pipeline.exposition.families import label_allowed
 from otel_pipeline.exposition.names import with_namespace
+from otel_pipeline.exposition.page import ANY_TEXT, page
 from otel_pipeline.exposition.received import ReceivedMetrics, Translation
 from otel_pipeline.limits import EXPOSITION_SERIES_MAX, RECEIVED_SERIES_MAX, REQUEST_BYTES_MAX
 from otel_pipeline.settings import Duration, Endpoint
 from otel_pipeline.wire.signal import Signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from prometheus_client import Metric
 
@@ -110,16 +108,10 @@ class PrometheusExporter:
 
     def render(self, accept: str) -> tuple[str, bytes]:
         """Content type and body for an Accept header."""
-        if self._config.enable_open_metrics:
-            encode, content_type = choose_encoder(accept)
-        else:
-            encode, content_type = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
         metrics = self._own() + self._received.collect()
         for metric in metrics:
             _label(metric, self._config.const_labels)
-        if content_type.startswith("application/openmetrics-text"):
-            _untype_clashing_counters(metrics)
-        return content_type, encode(_Snapshot(metrics))
+        return page(metrics, accept if self._config.enable_open_metrics else ANY_TEXT)
 
     def _own(self) -> list[Metric]:
         metrics = self._exposition.collect()
@@ -133,32 +125,6 @@ class PrometheusExporter:
         return metrics
 
 
-class _Snapshot(Collector):
-    """What the encoders ask for metrics."""
-
-    def __init__(self, metrics: list[Metric]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterable[Metric]:
-        return self._metrics
-
-
 def _label(metric: Metric, labels: dict[str, str]) -> None:
     if labels:
         metric.samples = [sample._replace(labels={**labels, **sample.labels}) for sample in metric.samples]
-
-
-def _untype_clashing_counters(metrics: list[Metric]) -> None:
-    """Let a counter `x_total` stand beside a gauge `x`: to OpenMetrics both are `x`, so the counter loses its type."""
-    claims = Counter(name for metric in metrics for name in _claimed(metric))
-    for metric in metrics:
-        if metric.type == "counter" and any(claims[name] > 1 for name in _claimed(metric)):
-            metric.name, metric.type, metric.unit = f"{metric.name}_total", "unknown", ""
-            metric.samples = [sample._replace(exemplar=None) for sample in metric.samples]
-
-
-def _claimed(metric: Metric) -> set[str]:
-    """The names that OpenMetrics lets no other family have."""
-    if metric.type == "counter":
-        return {metric.name, f"{metric.name}_total", f"{metric.name}_created"}
-    return sample_names(metric.name, metric.type)

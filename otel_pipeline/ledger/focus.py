@@ -5,12 +5,12 @@ charges add up to those of the origin charge, ratios to 1, all else is as in the
 (idle and its kin, x_Bucket says which) has rows of its own whose AllocatedResourceId is null. The origin charge itself
 is not in the file, or it would count twice; its sums stand in x_OriginBilledCost and x_OriginPricingQuantity.
 
-Corrections for late spans are rows of ChargeClass Correction, of a period that may be long invoiced.
+What late spans and new prices change in a month that was billed are rows of ChargeClass Correction: billed in a later
+month, of the time when it was used.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,14 +18,26 @@ from datetime import UTC, datetime
 from typing import IO, Final
 
 from otel_pipeline.ledger.allocation import Allocation, Mode
+from otel_pipeline.ledger.cells import csv_line
 from otel_pipeline.ledger.charge import Charge
-from otel_pipeline.ledger.corrections import Correction
-from otel_pipeline.ledger.focus_columns import COLUMNS
+from otel_pipeline.ledger.focus_columns import COLUMNS, COSTS
 from otel_pipeline.ledger.money import NANO, Money, formatted, split
 from otel_pipeline.ledger.tape import BUCKETS
 
 Record = dict[str, str]
 """A row of the file; an empty text is null."""
+SAME: Final = tuple(
+    column
+    for column in COLUMNS
+    if column
+    not in {
+        *COSTS, "PricingQuantity", "AllocatedMethodDetails", "ChargeClass", "ChargeDescription", "BillingPeriodStart",
+        "BillingPeriodEnd", "x_OriginBilledCost", "x_OriginPricingQuantity", "x_PriceId",
+    }
+)  # fmt: skip
+"""What tells whose cost a row is, and when: a correction and the rows that it corrects have the same."""
+OF_THE_ORIGIN: Final = frozenset({"AllocatedMethodDetails", "x_OriginBilledCost", "x_OriginPricingQuantity"})
+"""What a correction does not say: it is no part of a whole."""
 RATIO_PARTS: Final = 10**12
 """Ratios have twelve decimals and add up to exactly 1."""
 
@@ -98,24 +110,32 @@ def allocated(
             )
 
 
-def corrected(account: Account, currency: str, corrections: Iterable[Correction], mode: Mode) -> Iterator[Record]:
-    """A record for each correction."""
-    for one in corrections:
-        yield (
-            _base(account, currency, one.start_ns, one.end_ns)
-            | _costs(one.nano)
-            | {
-                "ChargeClass": "Correction",
-                "ChargeDescription": "Correction for spans that arrived late",
-                "AllocatedMethodId": f"otel-pipeline-{mode}",
-                "AllocatedResourceId": one.span,
-                "ResourceId": one.gpu,
-                "ResourceName": one.gpu,
-                "ResourceType": "GPU",
-                "x_Attempt": str(one.attempt) if one.span else "",
-                "x_Bucket": one.bucket,
-            }
-        )
+def corrected(before: Iterable[Record], after: Iterable[Record], billing_ns: int) -> Iterator[Record]:
+    """What must be added to the rows `before` to get those `after`, as corrections that are billed in the month of
+    `billing_ns`. Rows are the same if all but amounts, prices and descriptions is.
+    """
+    rows: dict[tuple[str, ...], Record] = {}
+    sums: dict[tuple[str, ...], list[int]] = {}
+    for sign, records in ((-1, before), (1, after)):
+        for record in records:
+            key = tuple(record.get(column, "") for column in SAME)
+            rows[key] = record
+            one = sums.setdefault(key, [0, 0])
+            one[0] += sign * _nano(record["BilledCost"])
+            one[1] += sign * _nano(record.get("PricingQuantity", ""))
+    billed = _billing(billing_ns)
+    for key, (nano, quantity) in sums.items():
+        if nano or quantity:
+            yield (
+                {column: text for column, text in rows[key].items() if column not in OF_THE_ORIGIN}
+                | _costs(nano)
+                | billed
+                | {
+                    "ChargeClass": "Correction",
+                    "ChargeDescription": f"Correction: {rows[key]['ChargeDescription']}",
+                    "PricingQuantity": formatted(quantity),
+                }
+            )
 
 
 def called(
@@ -181,11 +201,10 @@ def origin(
 
 def write(records: Iterable[Record], file: IO[str]) -> int:
     """Writes the records as CSV with a head; returns how many."""
-    writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
+    file.write(csv_line(COLUMNS))
     count = 0
     for count, record in enumerate(records, 1):  # noqa: B007  the count is the answer
-        writer.writerow(record)
+        file.write(csv_line([record.get(column, "") for column in COLUMNS]))
     return count
 
 
@@ -203,14 +222,11 @@ def _parts(allocation: Allocation) -> dict[int, list[tuple[int, int, int]]]:
 
 
 def _base(account: Account, currency: str, start_ns: int, end_ns: int) -> Record:
-    month = datetime.fromtimestamp(start_ns // NANO, tz=UTC).replace(day=1, hour=0, minute=0, second=0)
-    after = month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
     return {
         "BillingAccountId": account.id,
         "BillingAccountName": account.name,
         "BillingCurrency": currency,
-        "BillingPeriodStart": month.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "BillingPeriodEnd": after.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        **_billing(start_ns),
         "ChargeCategory": "Usage",
         "ChargeFrequency": "Usage-Based",
         "ChargePeriodStart": _date(start_ns),
@@ -225,6 +241,23 @@ def _base(account: Account, currency: str, start_ns: int, end_ns: int) -> Record
         "ServiceName": account.service,
         "ServiceSubcategory": account.service_subcategory,
     }
+
+
+def month_ns(at_ns: int) -> int:
+    """When the month (UTC) of a time begins."""
+    month = datetime.fromtimestamp(at_ns // NANO, tz=UTC).replace(day=1, hour=0, minute=0, second=0)
+    return int(month.timestamp()) * NANO
+
+
+def _billing(at_ns: int) -> Record:
+    """Its month is the billing period."""
+    start = month_ns(at_ns)
+    return {"BillingPeriodStart": _date(start), "BillingPeriodEnd": _date(month_ns(start + 32 * 86_400 * NANO))}
+
+
+def _nano(text: str) -> int:
+    """The reverse of `formatted`; 0 of an empty text."""
+    return int(text.replace(".", "")) if text else 0
 
 
 def _date(at_ns: int) -> str:

@@ -41,6 +41,7 @@ _OF_THE_PART: Final = frozenset(
     - {"AllocatedMethodId"}
 )
 """What may differ between the parts of one origin charge; all else is the origin's."""
+_OF_A_WHOLE: Final = ("AllocatedMethodDetails", "x_OriginBilledCost", "x_OriginPricingQuantity")
 
 Record = Mapping[str, str]
 
@@ -134,7 +135,10 @@ def _wrong_dates(record: Record) -> Iterator[str]:
         if _sortable(record[f"{kind}Start"]) >= _sortable(record[f"{kind}End"]):
             yield f"{kind}End must be later than {kind}Start"
     start = _sortable(record["ChargePeriodStart"])
-    if not _sortable(record["BillingPeriodStart"]) <= start < _sortable(record["BillingPeriodEnd"]):
+    if record["ChargeClass"]:
+        if start >= _sortable(record["BillingPeriodStart"]):
+            yield "ChargePeriodStart of a correction must lie before the billing period: within it nothing is invoiced"
+    elif not _sortable(record["BillingPeriodStart"]) <= start < _sortable(record["BillingPeriodEnd"]):
         yield "ChargePeriodStart must lie within the billing period"
 
 
@@ -152,7 +156,12 @@ def _wrong_part(record: Record) -> Iterator[str]:
         yield "AllocatedResourceId must be null for the unallocated portion (x_Bucket), and only there"
     if not record["ResourceId"]:
         yield "ResourceId must not be null where a charge is split"
-    if record["ChargeClass"] or not isinstance(_json(record["AllocatedMethodDetails"] or "{}"), dict):
+    if record["ChargeClass"]:
+        for column in _OF_A_WHOLE:
+            if record.get(column):
+                yield f"{column} must be null in a correction: it is no part of a whole"
+        return
+    if not isinstance(_json(record["AllocatedMethodDetails"] or "{}"), dict):
         return
     if _ratio(record) is None:
         yield "AllocatedMethodDetails must have Elements, each with an AllocatedRatio between 0 and 1"

@@ -52,9 +52,9 @@ def with_idle(costs: Mapping[str, int], idle: int, policy: IdlePolicy, tenant: s
     return View({name: cost + parts[name] for name, cost in costs.items()}, 0)
 
 
-def with_startup(costs: Mapping[str, int], startup: int, policy: StartupPolicy, trigger: str = "") -> View:
-    """The costs with their part of the cold start; `trigger` is who used the worker first."""
-    if policy is StartupPolicy.CHARGE_TRIGGER and trigger:
+def with_startup(costs: Mapping[str, int], startup: int, policy: StartupPolicy, trigger: str | None = None) -> View:
+    """The costs with their part of the cold start; `trigger` is who used the GPU first, None if nobody knows."""
+    if policy is StartupPolicy.CHARGE_TRIGGER and trigger is not None:
         return View({**costs, trigger: costs.get(trigger, 0) + startup}, 0)
     if policy is StartupPolicy.AMORTISE:
         return with_idle(costs, startup, IdlePolicy.WEIGHTED)

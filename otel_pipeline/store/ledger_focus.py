@@ -1,71 +1,44 @@
-"""What is booked, as a FOCUS file: by hour and GPU, whole, by job or by span. What holds is told, with all corrections:
-a file that is written again later replaces the one before.
+"""FOCUS files of the ledger: what was booked in a window, or what has changed of that since an earlier file.
 
-Direct charges, such as calls of a model, are rows of their own. What is written adds up to what the ledger says was
-paid, currency by currency: that is checked, with all else, before the file is there.
+What is written adds up to what the ledger says was paid, currency by currency: that is checked, with all else, before
+the file is there.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import sqlalchemy as sa
 
 from otel_pipeline.ledger import focus
-from otel_pipeline.ledger.allocation import Allocation, Mode
 from otel_pipeline.ledger.booking import HOUR_NS
-from otel_pipeline.ledger.charge import Charge, Status
-from otel_pipeline.ledger.claims import NO_PARENT, ClaimTable
 from otel_pipeline.ledger.focus_check import mistakes
 from otel_pipeline.ledger.focus_columns import COLUMNS
-from otel_pipeline.ledger.money import NANO, Money, formatted
-from otel_pipeline.ledger.price_rows import Basis
+from otel_pipeline.ledger.money import NANO, formatted
 from otel_pipeline.limits import FOCUS_ROWS_MAX
-from otel_pipeline.store.database import listed
-from otel_pipeline.store.ledger_names import fact_of
-from otel_pipeline.store.ledger_tables import (
-    ALLOCATION,
-    AMOUNTS,
-    BUCKETS,
-    CHARGE,
-    FACT,
-    GPU,
-    JOB,
-    NO_GPU,
-    PERIOD,
-    PLACE,
-    SPAN,
-    SPAN_KEY,
-    USER,
-    WORD,
-)
+from otel_pipeline.store.ledger_focus_rows import FocusRows
+from otel_pipeline.store.ledger_tables import BOOKING, PERIOD
 from otel_pipeline.store.ledger_windows import Window, paid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from otel_pipeline.ledger.records import Fact
     from otel_pipeline.store.database import Database
 
-OWN: Final = "self-hosted"
-"""Provider of a GPU or a call that says none."""
-NO_JOB: Final = "(no job)"
-UNITS: Final = {
-    Basis.IMAGE: ("Images", ("images",), NANO),
-    Basis.ITEM: ("Items", ("items",), NANO),
-    Basis.VIDEO_SECOND: ("Seconds", ("video_ns",), 1),
-    Basis.AUDIO_MINUTE: ("Seconds", ("audio_ns",), 1),
-    Basis.THOUSAND_CHARACTERS: ("Characters", ("characters",), NANO),
-    Basis.MILLION_TOKENS: ("Tokens", ("input_tokens", "output_tokens"), NANO),
-}
-"""Of a charge by its basis: unit, quantities that are added up, and 1e-9 units in one."""
+UNKNOWN: Final = (
+    "what was booked until booking {} is not known any more for hours before {}: they are compacted "
+    "(store.ledger.retention). Export them whole again"
+)
+OPEN: Final = (
+    "the window reaches into {}, the month in which the corrections are billed: in an open billing period FOCUS knows "
+    "none, export it whole again"
+)
 
 
 class FocusMistakes(Exception):
@@ -77,29 +50,68 @@ class FocusMistakes(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Cell:
-    """What a span or a job cost on a GPU in an hour."""
+class Written:
+    """A file: how many rows it has, and the last booking in it."""
 
-    resource: str
-    fact: Fact
-    user: str
-    job: str
-    currency: str
-    nano: int
-    key: tuple[int, ...]
-    """The span's words, 0 where there is none."""
+    rows: int
+    booking: int
 
 
-def write_file(database: Database, path: Path, window: Window, grain: str, account: str) -> int:
-    """Writes the rows of whole hours; how many. Raises FocusMistakes, OSError, StoreError."""
+def write_file(database: Database, path: Path, window: Window, grain: str, account: str) -> Written:
+    """Writes the rows of whole hours. Raises FocusMistakes, OSError, StoreError."""
+    _whole_hours(window)
+    with database.read() as connection:
+        records = FocusRows(connection, window, grain, account).records()
+        expected = {key[0]: amounts[0] for key, amounts in paid(connection, window).items() if key[0]}
+        return Written(_write(records, path, expected), _last_booking(connection))
+
+
+def write_corrections(  # noqa: PLR0917  the first five are those of write_file
+    database: Database, path: Path, window: Window, grain: str, account: str, since: int, billing_ns: int
+) -> Written:
+    """Writes what must be added to the file of these hours that was written when `since` was the last booking, as
+    corrections that are billed in the month of `billing_ns`. Raises FocusMistakes, OSError, StoreError.
+    """
+    _whole_hours(window)
+    if window.end_ns > focus.month_ns(billing_ns):
+        raise FocusMistakes([OPEN.format(_hour(focus.month_ns(billing_ns))[:7])])
+    with database.read() as connection:
+        _require_known(connection, window, since)
+        before = FocusRows(connection, window, grain, account, since)
+        after = FocusRows(connection, window, grain, account)
+        records = (
+            record
+            for block in _changed(connection, window, since)
+            for record in focus.corrected(before.block(*block), after.block(*block), billing_ns)
+        )
+        return Written(_write(records, path, _changes(connection, window, since)), _last_booking(connection))
+
+
+def booking_at(database: Database, at_ns: int) -> int:
+    """The last booking at a time; 0: there was none."""
+    with database.read() as connection:
+        wanted = sa.select(sa.func.max(BOOKING.c.id)).where(BOOKING.c.at_ms <= at_ns // 1_000_000)
+        return connection.execute(wanted).scalar() or 0
+
+
+def _last_booking(connection: sa.Connection) -> int:
+    return connection.execute(sa.select(sa.func.max(BOOKING.c.id))).scalar() or 0
+
+
+def _whole_hours(window: Window) -> None:
     if window.start_ns % HOUR_NS or window.end_ns % HOUR_NS:
         raise FocusMistakes(["the window must begin and end with an hour (UTC): rows are by hour"])
+
+
+# -- the file ----------------------------------------------------------------------------------------------------------
+
+
+def _write(records: Iterator[focus.Record], path: Path, expected: dict[str, int]) -> int:
+    """Writes and checks; how many rows. `expected`: n$ that they add up to, by currency."""
     beside = path.with_name(f"{path.name}.part")
     try:
-        with database.read() as connection:
-            with beside.open("w", encoding="utf-8", newline="") as file:
-                count = focus.write(_bounded(_Export(connection, window, grain, account).records()), file)
-            expected = {key[0]: amounts[0] for key, amounts in paid(connection, window).items() if key[0]}
+        with beside.open("w", encoding="utf-8", newline="") as file:
+            count = focus.write(_bounded(records), file)
         found = _wrong(beside, expected)
         if found:
             raise FocusMistakes(found)
@@ -136,220 +148,40 @@ def _wrong(path: Path, expected: dict[str, int]) -> list[str]:
     return found
 
 
-class _Export:
-    """Records of a window, hour by hour: what an hour has is in memory."""
-
-    def __init__(self, connection: sa.Connection, window: Window, grain: str, account: str) -> None:
-        self._connection = connection
-        self._window = window
-        self._by_job = grain == "job"
-        self._whole = grain == "gpu"
-        self._account = account
-        self._gpus = {row.id: row.uuid for row in connection.execute(sa.select(GPU))}
-        self._facts: dict[int, Fact] = {}
-        self._places = {row.gpu: row for row in connection.execute(sa.select(PLACE).order_by(PLACE.c.id))}
-
-    def records(self) -> Iterator[focus.Record]:
-        amounts = paid(self._connection, self._window, ["hour", "gpu"])
-        hours: dict[int, dict[tuple[int, str], list[int]]] = defaultdict(dict)
-        for (hour, gpu, currency), sums in amounts.items():
-            if currency:
-                hours[hour][gpu, currency] = sums
-        for hour, blocks in sorted(hours.items()):
-            for (gpu, currency), sums in sorted(blocks.items()):
-                if gpu == NO_GPU:
-                    yield from self._calls(hour, currency)
-                else:
-                    yield from self._gpu(gpu, hour, currency, sums)
-
-    def _gpu(self, gpu: int, hour: int, currency: str, sums: list[int]) -> Iterator[focus.Record]:
-        account, tags = self._seller(gpu)
-        price_id, end = self._prices(gpu, hour, currency), hour + HOUR_NS
-        named = dict(zip(AMOUNTS, sums, strict=True))
-        if self._whole:
-            money = Money(named["total"], currency)
-            yield focus.origin(
-                account, money, hour, end, gpu=self._gpus[gpu], paid_ns=named["paid_ns"], tags=tags, price_id=price_id
-            )
-            return
-        cells = self._cells(gpu, hour, currency)
-        found = _allocation(self._gpus[gpu], currency, hour, cells, named)
-        yield from focus.allocated(account, found, mode=Mode.EQUAL, labels=_labels(cells), tags=tags, price_id=price_id)
-
-    def _calls(self, hour: int, currency: str) -> Iterator[focus.Record]:
-        cells = self._cells(NO_GPU, hour, currency)
-        told = self._charges([cell.key for cell in cells if any(cell.key)])
-        sums: dict[tuple[Any, ...], list[int]] = {}
-        firsts: dict[tuple[Any, ...], _Cell] = {}
-        for cell in cells:
-            basis, price_id, quantities = told.get(cell.key, ("", "", None))
-            unit, quantity = _quantity(basis, quantities)
-            # A row of the whole is by provider; of a job, or a call, what it was stands in its tags.
-            what: tuple[Any, ...] = (cell.fact.provider,) if self._whole else (cell.resource, cell.fact, cell.user)
-            key = (*what, basis, price_id, unit)
-            one = sums.setdefault(key, [0, 0])
-            one[0] += cell.nano
-            one[1] += quantity
-            firsts.setdefault(key, cell)
-        for key, (nano, quantity) in sums.items():
-            basis, price_id, unit = key[-3:]
-            cell = firsts[key]
-            provider = cell.fact.provider or OWN
-            tags = {"provider": provider} if self._whole else _tags(cell)
-            yield focus.called(
-                focus.Account(
-                    id=self._account,
-                    provider=provider,
-                    service="Model calls",
-                    service_category="AI and Machine Learning",
-                    service_subcategory="Generative AI",
-                    region=cell.fact.region,
-                ),
-                Charge(nano, currency, basis, Status.FINAL, price_id),
-                hour,
-                hour + HOUR_NS,
-                span=provider if self._whole else cell.resource,
-                quantity_nano=quantity,
-                unit=unit,
-                labels=focus.Labels(name=cell.fact.model or provider, tags=tags),
-            )
-
-    def _cells(self, gpu: int, hour: int, currency: str) -> list[_Cell]:
-        """By resource, fact, user and job: what a row may be made of."""
-        columns = ALLOCATION.c
-        names = ["fact", "user_id", "job"]
-        if not self._by_job and not self._whole:
-            names += SPAN_KEY
-        elif gpu == NO_GPU:
-            names += SPAN_KEY  # their quantities stand in the spans
-        keys = [columns[name] for name in names]
-        here = (columns.gpu == gpu) & (columns.start_ns >= hour) & (columns.start_ns < hour + HOUR_NS)
-        total = sa.cast(sa.func.sum(columns.nano), sa.BigInteger).label("total")
-        question = (
-            sa.select(*keys, total, USER.c.name.label("user"), JOB.c.name.label("job_name"))
-            .join_from(ALLOCATION, USER, USER.c.id == columns.user_id, isouter=True)
-            .join(JOB, JOB.c.id == columns.job, isouter=True)
-            .where(here & (columns.currency == currency))
-            .group_by(*keys, USER.c.name, JOB.c.name)
-            .having(sa.func.sum(columns.nano) != 0)
-            .order_by(*keys)
-        )
-        found = []
-        for row in self._connection.execute(question):
-            key = tuple(row[3:6]) if len(names) > 3 else (0, 0, 0)
-            job = row.job_name or ""
-            resource = job or NO_JOB if self._by_job or not any(key) else _span_name(key)
-            found.append(_Cell(resource, self._fact(row.fact), row.user or "", job, currency, row.total, key))
-        return found
-
-    def _charges(self, keys: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], tuple[str, str, str | None]]:
-        """Basis, price and quantities of spans that are still there."""
-        if not keys:
-            return {}
-        words = list(zip(*keys, strict=True))
-        wanted = listed(self._connection, [(name, WORD, words[place]) for place, name in enumerate(("lo", "hi", "id"))])
-        same = (SPAN.c.trace_lo == wanted.c.lo) & (SPAN.c.trace_hi == wanted.c.hi) & (SPAN.c.span == wanted.c.id)
-        question = (
-            sa.select(*(SPAN.c[name] for name in SPAN_KEY), CHARGE.c.basis, CHARGE.c.price_id, SPAN.c.quantities)
-            .join_from(wanted, SPAN, same)
-            .join(CHARGE, CHARGE.c.id == SPAN.c.charge)
-        )
-        rows = self._connection.execute(question)
-        return {tuple(row[:3]): (row.basis, row.price_id, row.quantities) for row in rows}
-
-    def _fact(self, number: int) -> Fact:
-        if number not in self._facts:
-            question = sa.select(FACT.c.body).where(FACT.c.id == number)
-            self._facts[number] = fact_of(self._connection.execute(question).scalar_one())
-        return self._facts[number]
-
-    def _seller(self, gpu: int) -> tuple[focus.Account, dict[str, str]]:
-        place = self._places.get(gpu)
-        provider = (place.provider if place else "") or OWN
-        account = focus.Account(id=self._account, provider=provider, region=place.region if place else "")
-        tags = {"host": place.host, "gpu": place.name, "pod": place.pod} if place else {}
-        return account, {key: value for key, value in tags.items() if value}
-
-    def _prices(self, gpu: int, hour: int, currency: str) -> str:
-        columns = PERIOD.c
-        here = (columns.gpu == gpu) & (columns.start_ns >= hour) & (columns.start_ns < hour + HOUR_NS)
-        question = sa.select(columns.price).where(here & (columns.currency == currency)).distinct()
-        names = {name for (text,) in self._connection.execute(question) for name in text.split()}
-        return " ".join(sorted(names))
+# -- what changed ------------------------------------------------------------------------------------------------------
 
 
-def _allocation(gpu: str, currency: str, hour: int, cells: list[_Cell], named: dict[str, int]) -> Allocation:
-    """The hour as one period, with a row for each resource, attempt and outcome."""
-    sums: dict[tuple[str, int, str, str], int] = defaultdict(int)
-    for cell in cells:
-        sums[cell.resource, cell.fact.attempt, cell.fact.outcome, cell.job] += cell.nano
-    count = len(sums)
-    rows = np.arange(count, dtype=np.int64)
-    nothing = np.zeros(count, dtype=np.int64)
-    table = ClaimTable(
-        spans=[key[0] for key in sums],
-        gpus=[gpu],
-        parent=nothing + NO_PARENT,
-        span=rows,
-        gpu=nothing,
-        start=nothing,
-        end=nothing,
-        attempt=np.array([key[1] for key in sums], dtype=np.int64),
-        share=nothing,
-        share_whole=1,
-        weight_steps=nothing,
-        weight_from=nothing,
-        weight=nothing,
-        outcome=[key[2] for key in sums],
-        job=[key[3] for key in sums],
-        outputs=nothing,
-        outputs_failed=nothing,
-    )
-    return Allocation(
-        gpu=gpu,
-        currency=currency,
-        table=table,
-        cuts=np.array([hour, hour + HOUR_NS], dtype=np.int64),
-        row=rows,
-        period=nothing,
-        nano=np.array(list(sums.values()), dtype=np.int64),
-        self_ns=nothing,
-        paid_ns=nothing,
-        shared_max=nothing,
-        buckets=[[named[name] for name in BUCKETS]],
-        totals=[named["total"]],
-        paid_by_period=[named["paid_ns"]],
-    )
+def _later(window: Window, since: int) -> sa.ColumnElement[bool]:
+    """Periods of the window that were booked after the booking."""
+    columns = PERIOD.c
+    return (columns.booking > since) & (columns.start_ns >= window.start_ns) & (columns.start_ns < window.end_ns)
 
 
-def _labels(cells: list[_Cell]) -> dict[str, focus.Labels]:
-    """By resource, what holds for all of it."""
-    tags: dict[str, dict[str, str]] = {}
-    for cell in cells:
-        own = _tags(cell)
-        known = tags.setdefault(cell.resource, own)
-        tags[cell.resource] = {key: value for key, value in known.items() if own.get(key) == value}
-    return {resource: focus.Labels(name=resource, tags=own) for resource, own in tags.items()}
+def _changed(connection: sa.Connection, window: Window, since: int) -> list[tuple[int, int, str]]:
+    """GPU, hour and currency of what was booked after the booking, by hour."""
+    columns = PERIOD.c
+    hour = (columns.start_ns - columns.start_ns % HOUR_NS).label("hour")
+    question = sa.select(columns.gpu, hour, columns.currency).where(_later(window, since)).distinct()
+    found = [(row.gpu, row.hour, row.currency) for row in connection.execute(question) if row.currency]
+    return sorted(found, key=lambda block: (block[1], block[0], block[2]))
 
 
-def _tags(cell: _Cell) -> dict[str, str]:
-    fact = cell.fact
-    names = ("service", "model", "backend", "workflow", "tier", "job_type")
-    told = {name: getattr(fact, name) for name in names} | {"user": cell.user, "job": cell.job}
-    return {key: value for key, value in {**told, **dict(fact.dimensions)}.items() if value}
+def _changes(connection: sa.Connection, window: Window, since: int) -> dict[str, int]:
+    """n$ by currency that more was paid, by what was booked after the booking."""
+    columns = PERIOD.c
+    total = sa.cast(sa.func.sum(columns.total), sa.BigInteger)
+    question = sa.select(columns.currency, total).where(_later(window, since)).group_by(columns.currency)
+    return {currency: nano for currency, nano in connection.execute(question) if currency}
 
 
-def _quantity(basis: str, quantities: str | None) -> tuple[str, int]:
-    """Unit and quantity in 1e-9 of it; without any it is one request."""
-    if basis in UNITS and quantities:
-        unit, names, parts = UNITS[Basis(basis)]
-        told = json.loads(quantities)
-        count = sum(told.get(name, 0) for name in names)
-        if count > 0:
-            return unit, count * parts
-    return "Requests", NANO
+def _require_known(connection: sa.Connection, window: Window, since: int) -> None:
+    """Compaction forgets which booking an amount is of."""
+    compacted = sa.select(BOOKING.c.id).where((BOOKING.c.id > since) & (BOOKING.c.kind == "compacted"))
+    last = sa.select(sa.func.max(PERIOD.c.start_ns)).where(_later(window, since) & PERIOD.c.booking.in_(compacted))
+    found = connection.execute(last).scalar()
+    if found is not None:
+        raise FocusMistakes([UNKNOWN.format(since, _hour(found + HOUR_NS))])
 
 
-def _span_name(key: tuple[int, ...]) -> str:
-    lo, hi, span = (word % 2**64 for word in key)
-    return f"{hi:016x}{lo:016x}/{span:016x}"
+def _hour(at_ns: int) -> str:
+    return datetime.fromtimestamp(at_ns // NANO, UTC).strftime("%Y-%m-%dT%H:00Z")

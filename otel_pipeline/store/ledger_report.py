@@ -16,11 +16,14 @@ from otel_pipeline.ledger.charge import Status
 from otel_pipeline.ledger.money import NANO
 from otel_pipeline.limits import COST_REASONS_MAX
 from otel_pipeline.store.ledger_runs import Ended, ended, failed_for_good, succeeded_by_type, superseded
+from otel_pipeline.store.ledger_startups import Caused, dearest_startups
 from otel_pipeline.store.ledger_tables import AMOUNTS, CHARGE, GPU_HOUR, PERIOD, SPAN
 from otel_pipeline.store.ledger_views import Idle, View, nobody, view
 from otel_pipeline.store.ledger_windows import Window, booked_ns, paid, spent
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from otel_pipeline.store.database import Database
     from otel_pipeline.store.ledger_report_config import CostReportsConfig
 
@@ -104,6 +107,8 @@ class Report:
     totals: dict[str, Total]
     before: dict[str, Total]
     view: View
+    startups: list[Caused]
+    """The dearest cold starts."""
     jobs: Ended
     failed_for_good: int
     unpriced: Unpriced
@@ -127,8 +132,8 @@ def report(database: Database, config: CostReportsConfig, window: Window, by: st
     """The report of a window. Raises NoSuchView, StoreError."""
     with database.read() as connection:
         found = totals(connection, window)
-        jobs = Ended()
-        for one in ended(connection, window, "hour").values():
+        jobs, by_fact = Ended(), ended(connection, window, "fact")
+        for one in by_fact.values():
             jobs.add(one)
         return Report(
             window=window,
@@ -136,12 +141,13 @@ def report(database: Database, config: CostReportsConfig, window: Window, by: st
             by=by,
             totals=found,
             before=totals(connection, window.before()),
-            view=view(connection, window, by, Idle(config.idle, config.reserved)),
+            view=view(connection, window, by, Idle(config.idle, config.reserved, config.startup), by_fact),
+            startups=dearest_startups(connection, window),
             jobs=jobs,
             failed_for_good=failed_for_good(connection, window),
             unpriced=unpriced(connection, window),
             budget=budget(connection, config, now_ns),
-            savings=savings(connection, config, window, found),
+            savings=savings(connection, config, window, found, by_fact),
         )
 
 
@@ -212,13 +218,17 @@ def day_of(now_ns: int) -> Window:
 
 
 def savings(
-    connection: sa.Connection, config: CostReportsConfig, window: Window, found: dict[str, Total]
+    connection: sa.Connection,
+    config: CostReportsConfig,
+    window: Window,
+    found: Mapping[str, Total],
+    by_fact: Mapping[int, Ended] | None = None,
 ) -> Savings | None:
-    """Against the reference prices; None: there are none."""
+    """Against the reference prices; None: there are none. `by_fact`: what ended in the window, where it is known."""
     if config.reference_price is None and not config.reference_prices:
         return None
     jobs, reference, without = 0, 0, 0
-    for job_type, count in succeeded_by_type(connection, window).items():
+    for job_type, count in succeeded_by_type(connection, window, by_fact).items():
         price = config.reference_nano(job_type)
         if price is None:
             without += count

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from otel_pipeline.contracts import Settings
 from otel_pipeline.ledger.money import CURRENCY, nano
-from otel_pipeline.ledger.views import IdlePolicy
+from otel_pipeline.ledger.views import IdlePolicy, StartupPolicy
 from otel_pipeline.limits import COST_RESERVATIONS_MAX
 
 
@@ -46,7 +46,10 @@ class CostReportsConfig(Settings):
     """The same for types of jobs, before `reference_price`."""
     idle: IdlePolicy = IdlePolicy.SEPARATE
     """Who bears what nobody used: separate (a line of its own), weighted (in proportion to what each used of the GPU),
-    even, or tenant_reserved (who reserved the GPU)."""
+    even, or tenant_reserved (who reserved the GPU). Cold starts are not part of it."""
+    startup: StartupPolicy = StartupPolicy.SEPARATE
+    """Who bears the cold start of a GPU: separate (a line of its own), charge_trigger (what used the GPU first), or
+    amortise (all that used it until it stopped, in proportion to their costs)."""
     reserved: dict[str, str] = Field(default={}, max_length=COST_RESERVATIONS_MAX, examples=[{"GPU-1b2c": "acme"}])
     """Who reserved which GPU (its UUID), by the name that a report shows, for tenant_reserved."""
 

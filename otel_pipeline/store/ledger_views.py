@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from otel_pipeline.ledger.money import NANO
-from otel_pipeline.ledger.views import IdlePolicy, with_idle
+from otel_pipeline.ledger.views import IdlePolicy, StartupPolicy, with_idle
 from otel_pipeline.limits import COST_JOBS_MAX
 from otel_pipeline.store.database import listed
 from otel_pipeline.store.ledger_runs import Ended, ended
+from otel_pipeline.store.ledger_startups import borne
 from otel_pipeline.store.ledger_tables import AMOUNTS, BUCKETS, FACT, GPU, JOB, NO_GPU, USER, WORD
 from otel_pipeline.store.ledger_windows import Spent, dearest_jobs, paid, spent
 
@@ -37,6 +38,9 @@ VIEWS: Final = (*OF_FACTS, "user", "job", "gpu", *TIMES)
 DIRECT: Final = "(direct)"
 """Name of the GPU of what ran on none, such as calls of somebody else's model."""
 OTHER_JOBS: Final = "(other jobs)"
+NUMBERED: Final = "\0"
+"""Before the number of a job whose name was not looked up."""
+STARTUP: Final = "startup"
 UNKNOWN_VIEW: Final = "there is no view {}; allowed: {}, and the attributes of jobs: {}"
 
 
@@ -68,10 +72,11 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Who bears what nobody used; `reserved`: who reserved a GPU, by its UUID."""
+    """Who bears what nobody used, cold starts apart; `reserved`: who reserved a GPU, by its UUID."""
 
     policy: IdlePolicy = IdlePolicy.SEPARATE
     reserved: Mapping[str, str] = field(default_factory=dict)
+    startup: StartupPolicy = StartupPolicy.SEPARATE
 
 
 SEPARATE: Final = Idle()
@@ -85,16 +90,23 @@ def attributes(connection: sa.Connection) -> list[str]:
     return sorted(found)
 
 
-def view(connection: sa.Connection, window: Window, by: str, idle: Idle = SEPARATE) -> View:
-    """Costs in the window. Raises NoSuchView."""
+def view(
+    connection: sa.Connection,
+    window: Window,
+    by: str,
+    idle: Idle = SEPARATE,
+    by_fact: Mapping[int, Ended] | None = None,
+) -> View:
+    """Costs in the window. `by_fact`: what ended in it, where it is known. Raises NoSuchView."""
     if by not in VIEWS and by not in (known := attributes(connection)):
         raise NoSuchView(UNKNOWN_VIEW.format(by, ", ".join(VIEWS), ", ".join(known) or "none"))
+    names = _Names(connection, by)
     if by == "gpu" or by in TIMES:
-        found = _partition(connection, window, by, idle.policy)
+        found = _partition(connection, window, names, idle)
     else:
-        found = _shared(connection, window, by, idle)
+        found = _shared(connection, window, names, idle)
     if by not in {"gpu", "job"}:
-        _count_jobs(connection, window, by, found)
+        _count_jobs(connection, window, names, found, by_fact)
     if by in TIMES:
         found.lines.sort(key=lambda line: (line.currency, line.name))
     else:
@@ -107,11 +119,11 @@ def nobody(amounts: list[int]) -> dict[str, int]:
     return {name: nano for name, nano in zip(AMOUNTS, amounts, strict=True) if name in BUCKETS and nano}
 
 
-def _partition(connection: sa.Connection, window: Window, by: str, policy: IdlePolicy) -> View:
-    """By what idle can be told apart, too."""
-    key = "gpu" if by == "gpu" else "hour"
+def _partition(connection: sa.Connection, window: Window, told: _Names, idle: Idle) -> View:
+    """By what idle can be told apart, too: it stays where it was paid, whoever bears it."""
+    key = "gpu" if told.by == "gpu" else "hour"
     costs, amounts = spent(connection, window, [key]), paid(connection, window, [key])
-    names = _names(connection, by, {each[0] for each in [*costs, *amounts]})
+    names = told.of({each[0] for each in [*costs, *amounts]})
     lines: dict[tuple[str, str], Line] = {}
     for value, currency in sorted(costs.keys() | amounts.keys()):
         if not currency:
@@ -120,56 +132,119 @@ def _partition(connection: sa.Connection, window: Window, by: str, policy: IdleP
         one = costs.get((value, currency), Spent())
         line.nano += one.nano
         line.wasted += one.wasted
-        line.idle += sum(nobody(amounts.get((value, currency), [0] * len(AMOUNTS))).values())
-    if policy is not IdlePolicy.SEPARATE:
-        for line in lines.values():
-            line.nano, line.idle = line.nano + line.idle, 0
+        buckets = nobody(amounts.get((value, currency), [0] * len(AMOUNTS)))
+        for bucket, nano in buckets.items():
+            policy = idle.startup if bucket == STARTUP else idle.policy
+            if policy == "separate":
+                line.idle += nano
+            else:
+                line.nano += nano
     return View(list(lines.values()))
 
 
-def _shared(connection: sa.Connection, window: Window, by: str, idle: Idle) -> View:
+def _shared(connection: sa.Connection, window: Window, told: _Names, idle: Idle) -> View:
+    """By what uses GPUs of all kinds at any time: who bears what nobody used is found GPU by GPU."""
+    by = told.by
     key = {"user": "user_id", "job": "job"}.get(by, "fact")
     each_gpu = idle.policy is not IdlePolicy.SEPARATE
+
+    def named(values: Iterable[int]) -> Mapping[int, str]:
+        # Of jobs there are too many: those that get a line are named below.
+        return {one: f"{NUMBERED}{one}" for one in values} if by == "job" else told.of(values)
+
+    moved = list(borne(connection, window, idle.startup, key, named))
     rest: dict[Key, Spent] = {}
-    if by == "job" and not each_gpu:
-        costs, rest = _jobs(connection, window)
+    if by == "job" and not each_gpu and idle.startup is not StartupPolicy.AMORTISE:
+        costs, rest = _jobs(connection, window, {int(name[1:]) for _, parts in moved for name in parts})
     else:
         costs = spent(connection, window, ["gpu", key] if each_gpu else [key])
-    names = _names(connection, by, {each[-2] for each in costs})
+    names = named({each[-2] for each in costs})
     lines: dict[tuple[str, str], Line] = {}
     pools: dict[Key, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for each, one in costs.items():
         name, currency = names[each[-2]], each[-1]
-        line = lines.setdefault((name, currency), Line(name, currency))
-        line.nano += one.nano
-        line.wasted += one.wasted
+        _add(lines, name, currency, one.nano, one.wasted)
         if each_gpu:
             pools[each[0], currency][name] += one.nano
     for (_, currency), one in rest.items():
-        lines[OTHER_JOBS, currency] = Line(OTHER_JOBS, currency, one.nano, one.wasted)
-    found = View()
-    amounts = paid(connection, window, ["gpu"] if each_gpu else [])
-    gpus = _names(connection, "gpu", {each[0] for each in amounts}) if each_gpu else {}
-    for each, sums in amounts.items():
-        buckets = nobody(sums)
-        if not each[-1] or not buckets:
-            continue
-        tenant = idle.reserved.get(gpus[each[0]], "") if each_gpu else ""
-        borne = with_idle(pools[each], sum(buckets.values()), idle.policy, tenant)
-        _share(lines, each[-1], pools[each], borne.costs)
-        if borne.left:
-            left = found.left.setdefault(each[-1], {})
-            for bucket, nano in buckets.items():
-                left[bucket] = left.get(bucket, 0) + nano
-    found.lines = list(lines.values())
+        _add(lines, OTHER_JOBS, currency, one.nano, one.wasted)
+    found = View(left=_share_idle(connection, window, idle, lines, pools))
+    for currency, parts in moved:
+        for name, nano in parts.items():
+            _add(lines, name, currency, nano)
+            found.left[currency][STARTUP] -= nano
+    found.left = {currency: kept for currency, left in found.left.items() if (kept := _ordered(left))}
+    found.lines = _named_jobs(connection, lines) if by == "job" else list(lines.values())
     return found
 
 
-def _jobs(connection: sa.Connection, window: Window) -> tuple[dict[Key, Spent], dict[Key, Spent]]:
-    """The dearest jobs, and all others together by currency."""
+def _add(lines: dict[tuple[str, str], Line], name: str, currency: str, nano: int, wasted: int = 0) -> None:
+    line = lines.get((name, currency))
+    if line is None:
+        line = lines[name, currency] = Line(name, currency)
+    line.nano += nano
+    line.wasted += wasted
+
+
+def _share_idle(
+    connection: sa.Connection,
+    window: Window,
+    idle: Idle,
+    lines: dict[tuple[str, str], Line],
+    pools: Mapping[Key, dict[str, int]],
+) -> dict[str, dict[str, int]]:
+    """Adds idle, but for cold starts, to the lines; what is left to nobody, by currency and bucket. `pools`: n$ by name
+    for each GPU and currency.
+    """
+    left: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    each_gpu = idle.policy is not IdlePolicy.SEPARATE
+    amounts = paid(connection, window, ["gpu"] if each_gpu else [])
+    gpus = _Names(connection, "gpu").of({each[0] for each in amounts}) if each_gpu else {}
+    for each, sums in amounts.items():
+        buckets = nobody(sums) if each[-1] else {}
+        left[each[-1]][STARTUP] += buckets.pop(STARTUP, 0)
+        if not buckets:
+            continue
+        tenant = idle.reserved.get(gpus[each[0]], "") if each_gpu else ""
+        pool = pools.get(each, {})
+        after = with_idle(pool, sum(buckets.values()), idle.policy, tenant)
+        for name, nano in after.costs.items():
+            if nano != (own := pool.get(name, 0)):
+                _add(lines, name, each[-1], nano - own)
+        if after.left:
+            for bucket, nano in buckets.items():
+                left[each[-1]][bucket] += nano
+    return left
+
+
+def _ordered(left: Mapping[str, int]) -> dict[str, int]:
+    return {bucket: left[bucket] for bucket in BUCKETS if left.get(bucket)}
+
+
+def _named_jobs(connection: sa.Connection, lines: Mapping[tuple[str, str], Line]) -> list[Line]:
+    """The dearest jobs by name, and all others together by currency."""
+    own = [line for line in lines.values() if line.name.startswith(NUMBERED)]
+    own.sort(key=lambda line: (-line.nano, line.currency, line.name))
+    names = _Names(connection, "job").of({int(line.name[1:]) for line in own[:COST_JOBS_MAX]})
+    found: dict[tuple[str, str], Line] = {}
+    for line in own[:COST_JOBS_MAX]:
+        _add(found, names[int(line.name[1:])], line.currency, line.nano, line.wasted)
+    for line in own[COST_JOBS_MAX:]:
+        _add(found, OTHER_JOBS, line.currency, line.nano, line.wasted)
+    for line in lines.values():
+        if not line.name.startswith(NUMBERED):
+            _add(found, line.name, line.currency, line.nano, line.wasted)
+    return list(found.values())
+
+
+def _jobs(connection: sa.Connection, window: Window, also: set[int]) -> tuple[dict[Key, Spent], dict[Key, Spent]]:
+    """The dearest jobs and those of `also`, and all others together by currency."""
     costs = dearest_jobs(connection, window, COST_JOBS_MAX)
     if len(costs) < COST_JOBS_MAX:
         return costs, {}
+    missing = sorted(also - {job for job, _ in costs})
+    if missing:
+        costs |= {key: one for key, one in spent(connection, window, ["job"], missing).items() if key not in costs}
     rest: dict[Key, Spent] = {(0, key[0]): one for key, one in spent(connection, window, []).items()}
     for (_, currency), one in costs.items():
         rest[0, currency].nano -= one.nano
@@ -177,20 +252,13 @@ def _jobs(connection: sa.Connection, window: Window) -> tuple[dict[Key, Spent], 
     return costs, {key: one for key, one in rest.items() if one.nano or one.wasted}
 
 
-def _share(
-    lines: dict[tuple[str, str], Line], currency: str, before: Mapping[str, int], after: Mapping[str, int]
+def _count_jobs(
+    connection: sa.Connection, window: Window, told: _Names, found: View, by_fact: Mapping[int, Ended] | None
 ) -> None:
-    """Adds to the lines what each bears of what nobody used of a GPU."""
-    for name, nano in after.items():
-        line = lines.setdefault((name, currency), Line(name, currency))
-        line.nano += nano - before.get(name, 0)
-
-
-def _count_jobs(connection: sa.Connection, window: Window, by: str, found: View) -> None:
     """Adds how many jobs ended, to the line of the currency that comes first: a job is counted once."""
-    key = "hour" if by in TIMES else "user_id" if by == "user" else "fact"
-    counts = ended(connection, window, key)
-    names = _names(connection, by, counts)
+    key = "hour" if told.by in TIMES else "user_id" if told.by == "user" else "fact"
+    counts = by_fact if by_fact is not None and key == "fact" else ended(connection, window, key)
+    names = told.of(counts)
     by_name: dict[str, Ended] = {}
     for value, one in counts.items():
         by_name.setdefault(names[value], Ended()).add(one)
@@ -203,19 +271,30 @@ def _count_jobs(connection: sa.Connection, window: Window, by: str, found: View)
     found.lines += [Line(name, currency, jobs=one) for name, one in by_name.items()]
 
 
-def _names(connection: sa.Connection, by: str, values: Iterable[Any]) -> dict[Any, str]:
-    """How a report calls each: of facts, users, jobs, GPUs and hours."""
-    wanted = set(values)
-    if by in TIMES:
-        return {at: datetime.fromtimestamp(at // NANO, UTC).strftime(TIMES[by]) for at in wanted}
-    table, column = {"user": (USER, "name"), "job": (JOB, "name"), "gpu": (GPU, "uuid")}.get(by, (FACT, by))
-    if table is FACT and by not in OF_FACTS:
-        column = "dimensions"
-    names: dict[Any, str] = dict.fromkeys(wanted, "") | ({NO_GPU: DIRECT} if by == "gpu" else {})
-    if not wanted:
-        return names
-    source = listed(connection, [("id", WORD, sorted(wanted))])
-    question = sa.select(table.c.id, table.c[column]).where(table.c.id.in_(sa.select(source.c.id)))
-    for number, text in connection.execute(question):
-        names[number] = json.loads(text).get(by, "") if column == "dimensions" else str(text)
-    return names
+class _Names:
+    """How a report calls facts, users, jobs, GPUs or hours; each is looked up once."""
+
+    def __init__(self, connection: sa.Connection, by: str) -> None:
+        self.by: Final = by
+        self._connection = connection
+        self._known: dict[Any, str] = {}
+
+    def of(self, values: Iterable[Any]) -> Mapping[Any, str]:
+        """The names of these, and maybe of others."""
+        missing = set(values) - self._known.keys()
+        if self.by in TIMES:
+            pattern = TIMES[self.by]
+            self._known |= {at: datetime.fromtimestamp(at // NANO, UTC).strftime(pattern) for at in missing}
+        elif missing:
+            self._known |= dict.fromkeys(missing, "") | self._stored(sorted(missing))
+        return self._known
+
+    def _stored(self, numbers: list[int]) -> dict[Any, str]:
+        tables = {"user": (USER, "name"), "job": (JOB, "name"), "gpu": (GPU, "uuid")}
+        table, column = tables.get(self.by, (FACT, self.by if self.by in OF_FACTS else "dimensions"))
+        wanted = listed(self._connection, [("id", WORD, numbers)])
+        question = sa.select(table.c.id, table.c[column]).where(table.c.id.in_(sa.select(wanted.c.id)))
+        rows = self._connection.execute(question).all()
+        if column == "dimensions":
+            return {number: json.loads(text).get(self.by, "") for number, text in rows}
+        return {number: str(text) for number, text in rows} | ({NO_GPU: DIRECT} if self.by == "gpu" else {})

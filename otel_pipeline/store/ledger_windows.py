@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from otel_pipeline.ledger.booking import HOUR_NS
-from otel_pipeline.store.ledger_sums import BY_JOB, NO_WASTE, SUM, WHATS
+from otel_pipeline.store.database import listed
+from otel_pipeline.store.ledger_sums import NO_WASTE, SUM, WHATS
 from otel_pipeline.store.ledger_tables import (
     ALLOCATION,
     AMOUNTS,
@@ -23,6 +24,7 @@ from otel_pipeline.store.ledger_tables import (
     NO_GPU,
     PERIOD,
     STATE,
+    WORD,
 )
 
 if TYPE_CHECKING:
@@ -64,43 +66,47 @@ def booked_ns(connection: sa.Connection) -> int:
     return connection.execute(sa.select(STATE.c.value).where(STATE.c.name == "booked_ns")).scalar() or 0
 
 
-def spent(connection: sa.Connection, window: Window, names: Sequence[str]) -> dict[Key, Spent]:
-    """What spans cost, by (*names, currency); names are hour, gpu, and one of fact, user_id and job."""
-    found: dict[Key, Spent] = defaultdict(Spent)
-    bad = sa.select(FACT.c.id).where(FACT.c.outcome.not_in(NO_WASTE))
-    what = next((name for name in names if name in WHATS), "fact")
+def spent(
+    connection: sa.Connection, window: Window, names: Sequence[str], only: Sequence[int] | None = None
+) -> dict[Key, Spent]:
+    """What spans cost, by (*names, currency); names are hour, gpu, and one of fact, user_id and job. `only`: numbers of
+    the last name.
+    """
+    found: dict[Key, Spent] = {}
     for part in _parts(connection, window):
-        table, at = (SUM, SUM.c.hour) if part.hourly else (ALLOCATION, ALLOCATION.c.start_ns)
-        keys = [*_keys(table, at, names), table.c.currency]
-        wasted = SUM.c.wasted if part.hourly else sa.case((ALLOCATION.c.fact.in_(bad), ALLOCATION.c.nano), else_=0)
-        question = sa.select(*keys, _sum(table.c.nano), _sum(wasted)).where(_within(table, at, part.window))
-        if part.hourly:
-            question = question.where(SUM.c.what == WHATS[what])
-        for *key, nano, lost in connection.execute(question.group_by(*keys)):
-            one = found[tuple(key)]
-            one.nano += nano
-            one.wasted += lost
+        for currency in _currencies(connection, part):
+            rows = _cells(part, currency, names).subquery()
+            keys = [rows.c[name] for name in names]
+            question = sa.select(*keys, _sum(rows.c.nano), _sum(rows.c.wasted)).group_by(*keys)
+            if only is not None:
+                wanted = listed(connection, [("number", WORD, only)])
+                question = question.where(keys[-1].in_(sa.select(wanted.c.number)))
+            for *key, nano, lost in connection.execute(question).all():
+                if nano is not None:
+                    one = found.get(place := (*key, currency))
+                    if one is None:
+                        found[place] = Spent(nano, lost)
+                    else:
+                        one.nano += nano
+                        one.wasted += lost
     return found
 
 
 def dearest_jobs(connection: sa.Connection, window: Window, limit: int) -> dict[Key, Spent]:
     """The jobs that cost most in the window, by (job, currency): in a month there are more than can be read."""
-    bad = sa.select(FACT.c.id).where(FACT.c.outcome.not_in(NO_WASTE))
-    parts = []
+    by_currency: dict[str, list[sa.Select[Any]]] = defaultdict(list)
     for part in _parts(connection, window):
-        if part.hourly:
-            rows = sa.select(SUM.c.number.label("job"), SUM.c.currency, SUM.c.nano, SUM.c.wasted)
-            parts.append(rows.where(_within(SUM, SUM.c.hour, part.window) & (SUM.c.what == BY_JOB)))
-        else:
-            wasted = sa.case((ALLOCATION.c.fact.in_(bad), ALLOCATION.c.nano), else_=0)
-            rows = sa.select(ALLOCATION.c.job, ALLOCATION.c.currency, ALLOCATION.c.nano, wasted.label("wasted"))
-            parts.append(rows.where(_within(ALLOCATION, ALLOCATION.c.start_ns, part.window)))
-    if not parts:
-        return {}
-    every = sa.union_all(*parts).subquery()
-    keys, nano = (every.c.job, every.c.currency), _sum(every.c.nano)
-    question = sa.select(*keys, nano, _sum(every.c.wasted)).group_by(*keys).order_by(nano.desc(), *keys).limit(limit)
-    return {(job, currency): Spent(cost, lost) for job, currency, cost, lost in connection.execute(question)}
+        for currency in _currencies(connection, part):
+            by_currency[currency].append(_cells(part, currency, ["job"]))
+    found: list[tuple[int, str, Spent]] = []
+    for currency, parts in by_currency.items():
+        every = sa.union_all(*parts).subquery()
+        nano = _sum(every.c.nano).label("cost")
+        question = sa.select(every.c.job, nano, _sum(every.c.wasted)).group_by(every.c.job)
+        rows = connection.execute(question.order_by(sa.desc("cost"), every.c.job).limit(limit))
+        found += [(job, currency, Spent(cost, lost)) for job, cost, lost in rows]
+    found.sort(key=lambda row: (-row[2].nano, row[0], row[1]))
+    return {(job, currency): one for job, currency, one in found[:limit]}
 
 
 def paid(connection: sa.Connection, window: Window, names: Sequence[str] = ()) -> dict[Key, list[int]]:
@@ -133,13 +139,33 @@ def _parts(connection: sa.Connection, window: Window) -> Iterator[_Part]:
             yield _Part(edge, hourly=False)
 
 
+def _currencies(connection: sa.Connection, part: _Part) -> list[str]:
+    """Those that something was paid in. Each is asked for by itself: to group rows by a text takes longer."""
+    table, at = (GPU_HOUR, GPU_HOUR.c.hour) if part.hourly else (PERIOD, PERIOD.c.start_ns)
+    question = sa.select(table.c.currency).where(_within(table, at, part.window) & (table.c.currency != "")).distinct()
+    return sorted(connection.execute(question).scalars())
+
+
+def _cells(part: _Part, currency: str, names: Sequence[str]) -> sa.Select[Any]:
+    """Rows of what spans cost: the columns `names`, nano, wasted."""
+    if part.hourly:
+        what = next((name for name in names if name in WHATS), "fact")
+        wanted = _within(SUM, SUM.c.hour, part.window) & (SUM.c.what == WHATS[what]) & (SUM.c.currency == currency)
+        return sa.select(*_keys(SUM, SUM.c.hour, names), SUM.c.nano, SUM.c.wasted).where(wanted)
+    cells = ALLOCATION.c
+    bad = sa.select(FACT.c.id).where(FACT.c.outcome.not_in(NO_WASTE))
+    wasted = sa.case((cells.fact.in_(bad), cells.nano), else_=0).label("wasted")
+    wanted = _within(ALLOCATION, cells.start_ns, part.window) & (cells.currency == currency)
+    return sa.select(*_keys(ALLOCATION, cells.start_ns, names), cells.nano, wasted).where(wanted)
+
+
 def _keys(table: sa.Table, at: sa.Column[Any], names: Sequence[str]) -> list[sa.ColumnElement[Any]]:
     found: list[sa.ColumnElement[Any]] = []
     for name in names:
         if name == "hour":
             found.append((at - at % HOUR_NS).label("hour"))
         else:
-            found.append(table.c["number" if table is SUM and name in WHATS else name])
+            found.append(table.c["number" if table is SUM and name in WHATS else name].label(name))
     return found
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from otel_pipeline.ledger.records import decode, encode
-from otel_pipeline.ledger.views import IdlePolicy
+from otel_pipeline.ledger.views import IdlePolicy, StartupPolicy
 from otel_pipeline.store.database import Database, open_database
 from otel_pipeline.store.ledger import Ledger
 from otel_pipeline.store.ledger_metrics import LedgerMetrics
@@ -87,6 +87,8 @@ def questions(database: Database) -> dict[str, Callable[[], object]]:
         asked[f"{period} jobs by end"] = reading(list_jobs, window, "last", 50)
         asked[f"{period} report"] = partial(report, database, CONFIG, window, "backend", booked)
         asked[f"{period} by backend, idle weighted"] = reading(view, window, "backend", Idle(IdlePolicy.WEIGHTED))
+        amortised = Idle(startup=StartupPolicy.AMORTISE)
+        asked[f"{period} by backend, startup amortised"] = reading(view, window, "backend", amortised)
     clock = iter(range(booked // 10**9, 2**40, 60))
     metrics = LedgerMetrics(database, CONFIG, lambda: float(next(clock)))
     asked["metrics, read"] = metrics.read

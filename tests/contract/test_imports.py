@@ -29,7 +29,7 @@ ROOMS: Final[tuple[frozenset[str], ...]] = tuple(
         "config",
         "gateway",
         "demo command_options",
-        "ledger_commands error_commands agent_command",
+        "ledger_commands error_commands agent_command ledger_report_layouts",
         "ledger_store_commands ledger_report_commands gpu_commands",
         "commands",
         "cli",

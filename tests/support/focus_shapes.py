@@ -10,31 +10,38 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from otel_pipeline.ledger.allocation import Mode
-from otel_pipeline.ledger.corrections import Correction
-from otel_pipeline.ledger.focus import Account, corrected, write
+from otel_pipeline.ledger.focus import write
 from otel_pipeline.store.database import open_database
-from otel_pipeline.store.ledger_focus import write_file
-from tests.support.ledger_records import SECOND, T0
+from otel_pipeline.store.ledger_focus import write_corrections, write_file
+from tests.support.ledger_correction_laws import LATER_NS
+from tests.support.ledger_records import One, record
 from tests.support.ledger_view_laws import DAY, filled
 
 WORDS = ("ChargeClass", "ChargeCategory", "ServiceCategory", "ServiceSubcategory", "PricingUnit", "x_Bucket")
 
 
 def rows(directory: Path) -> list[dict[str, str]]:
-    """Rows of a small ledger in each grain, and a correction."""
+    """Rows of a small ledger in each grain, and corrections of a span that came late."""
     database = open_database(directory / "store.db", owner=True)
-    filled(database)
+    watched = filled(database)
     found = []
     for grain in ("span", "job", "gpu"):
         path = directory / f"{grain}.csv"
-        write_file(database, path, DAY, grain, "account")
-        with path.open(encoding="utf-8", newline="") as file:
-            found += list(csv.DictReader(file))
+        last = write_file(database, path, DAY, grain, "account").booking
+        found += _read(path)
+    watched.apply(record(One(9, 3700, 3730, kind="job", job="C", trace=9)))
+    watched.apply(record(One(10, 3740, 3745, trace=9, gpus=(), kind="call", nano=5, currency="EUR", model="veo")))
+    for grain in ("span", "job", "gpu"):
+        path = directory / f"{grain}-corrections.csv"
+        write_corrections(database, path, DAY, grain, "account", last, LATER_NS)
+        found += _read(path)
     database.close()
-    late = Correction("GPU-0", T0 * SECOND, (T0 + 60) * SECOND, "span", 1, "", -5)
-    account = Account(id="account", provider="self-hosted")
-    return [*found, *corrected(account, "USD", [late], Mode.EQUAL)]
+    return found
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def shape(row: dict[str, str]) -> tuple[object, ...]:

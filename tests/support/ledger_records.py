@@ -41,6 +41,8 @@ class One:
     outcome: str = ""
     model: str = ""
     backend: str = ""
+    workflow: str = ""
+    tier: str = ""
     nano: int = 0
     currency: str = "USD"
     quantities: str = ""
@@ -107,6 +109,8 @@ def fact_of(one: One) -> Fact:
         gpu_name=NAME if one.gpus else "",
         model=one.model,
         backend=one.backend,
+        workflow=one.workflow,
+        tier=one.tier,
         attempt=one.attempt,
         outcome=one.outcome,
         share=parts_of(one.share),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -11,22 +12,25 @@ from typing import Final
 import sqlalchemy as sa
 
 from otel_pipeline.ledger.booking import HOUR_NS
-from otel_pipeline.ledger.views import IdlePolicy
+from otel_pipeline.ledger.views import IdlePolicy, StartupPolicy
 from otel_pipeline.store.database import Database
 from otel_pipeline.store.ledger_focus import write_file
 from otel_pipeline.store.ledger_report import Report, report, window_of
 from otel_pipeline.store.ledger_report_config import CostReportsConfig
-from otel_pipeline.store.ledger_runs import list_jobs
+from otel_pipeline.store.ledger_runs import Ended, list_jobs
+from otel_pipeline.store.ledger_startups import startups
 from otel_pipeline.store.ledger_sums import BY_JOB, SUM
+from otel_pipeline.store.ledger_tables import AMOUNTS
 from otel_pipeline.store.ledger_verify import verify
 from otel_pipeline.store.ledger_views import VIEWS, Idle, attributes, view
 from otel_pipeline.store.ledger_windows import Window, booked_ns, paid, spent
 from tests.support.ledger_laws import Watched
-from tests.support.ledger_records import GPU, SECOND, T0, One, price, prices, record
+from tests.support.ledger_records import GPU, HOST, NAME, SECOND, T0, One, price, prices, record
 
 NOW_NS = (T0 + 86_400) * SECOND
 DAY = Window(T0 * SECOND, NOW_NS)
 MINUTE_NS = 60 * SECOND
+GRAINS: Final = ("span", "job", "gpu")
 
 
 def report_of(database: Database, by: str = "model", window: Window = DAY, **settings: object) -> Report:
@@ -39,37 +43,45 @@ def costs(found: Report) -> dict[str, int]:
 
 
 FEW: Final = ("model", "user", "job", "gpu", "hour")
+BEARERS: Final = (
+    (IdlePolicy.SEPARATE, StartupPolicy.SEPARATE),
+    (IdlePolicy.SEPARATE, StartupPolicy.AMORTISE),
+    (IdlePolicy.WEIGHTED, StartupPolicy.CHARGE_TRIGGER),
+    (IdlePolicy.TENANT_RESERVED, StartupPolicy.AMORTISE),
+)
+"""Some of those that may bear idle and cold starts."""
 
 
 def every_view_adds_up(
     database: Database,
     window: Window = DAY,
-    views: Sequence[str] = VIEWS,
-    policies: Sequence[IdlePolicy] = tuple(IdlePolicy),
+    views: Sequence[str] | None = None,
+    bearers: Sequence[tuple[IdlePolicy, StartupPolicy]] | None = None,
 ) -> None:
-    """Lines and what is left are what was paid, whatever the view and whoever bears idle."""
+    """Lines and what is left are what was paid, whatever the view and whoever bears idle and cold starts."""
     with database.read() as connection:
         wanted = {key[0]: sums[0] for key, sums in paid(connection, window).items() if key[0]}
         used = {key[0]: one.nano for key, one in spent(connection, window, []).items()}
-        for by in (*views, *attributes(connection)):
-            for policy in policies:
-                found = view(connection, window, by, Idle(policy, {GPU: "acme"}))
-                sums: dict[str, int] = defaultdict(int)
-                for line in found.lines:
-                    sums[line.currency] += line.nano + line.idle
-                for currency, left in found.left.items():
-                    sums[currency] += sum(left.values())
-                assert {key: nano for key, nano in sums.items() if nano} == {
-                    key: nano for key, nano in wanted.items() if nano
-                }, (by, policy)
-                if policy is IdlePolicy.SEPARATE:
-                    assert sum(line.nano for line in found.lines) == sum(used.values()), by
+        cold = sum(sums[AMOUNTS.index("startup")] for sums in paid(connection, window).values())
+        assert sum(one.nano for one in startups(connection, window)) == cold
+        for by, (policy, startup) in product((*(views or FEW), *attributes(connection)), bearers or BEARERS):
+            found = view(connection, window, by, Idle(policy, {GPU: "acme"}, startup))
+            sums: dict[str, int] = defaultdict(int)
+            for line in found.lines:
+                sums[line.currency] += line.nano + line.idle
+            for currency, left in found.left.items():
+                sums[currency] += sum(left.values())
+            assert {key: nano for key, nano in sums.items() if nano} == {
+                key: nano for key, nano in wanted.items() if nano
+            }, (by, policy, startup)
+            if policy is IdlePolicy.SEPARATE and startup is StartupPolicy.SEPARATE:
+                assert sum(line.nano for line in found.lines) == sum(used.values()), by
 
 
 def every_file_adds_up(database: Database, window: Window = DAY) -> None:
     """FOCUS files of each grain pass the check, which knows what was paid."""
     with TemporaryDirectory() as directory:
-        for grain in ("span", "job", "gpu"):
+        for grain in GRAINS:
             write_file(database, Path(directory, grain), window, grain, "account")
 
 
@@ -211,6 +223,71 @@ def idle_is_borne_as_asked(database: Database) -> None:
     }
 
 
+def cold(database: Database, **options: float) -> Watched:
+    """A GPU that starts twice: for job A, two minutes, then B runs, too; for job C, one minute."""
+    watched = Watched(database, **options)
+    watched.now_s = T0 + 20_000.0
+    watched.apply(
+        record(
+            One(1, 120, 180, kind="job", job="A", user="u", outcome="completed", model="flux"),
+            One(2, 130, 180, parent=1, model="flux"),
+            One(3, 200, 260, kind="job", job="B", user="v", outcome="failed", model="wan", trace=2),
+            One(4, 1860, 1890, kind="job", job="C", user="v", outcome="completed", model="wan", trace=3),
+            seen={GPU: (0, 9)},
+        ),
+        record(seen={GPU: (30, 39)}),
+    )
+    watched.settle()
+    return watched
+
+
+def a_cold_start_is_borne_as_asked(database: Database) -> None:
+    cold(database)
+    kept = {"flux": 60_000_000, "wan": 90_000_000}
+    separate = report_of(database, idle="weighted").view
+    assert separate.left == {"USD": {"startup": 180_000_000}}
+    assert costs(report_of(database)) == kept
+    charged = report_of(database, startup="charge_trigger")
+    assert costs(charged) == {"flux": 60_000_000 + 120_000_000, "wan": 90_000_000 + 60_000_000}
+    assert charged.view.left == {"USD": {"idle": 870_000_000}}
+    assert costs(report_of(database, by="user", startup="charge_trigger")) == {"u": 180_000_000, "v": 150_000_000}
+    spread = report_of(database, by="job", startup="amortise")
+    assert costs(spread) == {"A": 120_000_000, "B": 120_000_000, "C": 90_000_000}
+    assert spread.totals == report_of(database).totals
+    by_gpu = report_of(database, by="gpu", startup="amortise").view
+    assert [(line.nano, line.idle) for line in by_gpu.lines] == [(330_000_000, 870_000_000)]
+
+
+def every_view_adds_up_whoever_bears_what_nobody_used(database: Database) -> None:
+    cold(database)
+    every_view_adds_up(database, DAY, VIEWS, tuple(product(IdlePolicy, StartupPolicy)))
+
+
+def a_cold_start_names_its_cause(database: Database) -> None:
+    cold(database)
+    told = [(one.gpu, one.start_ns - T0 * SECOND, one.nano, one.job) for one in report_of(database).startups]
+    assert told == [(GPU, 0, 120_000_000, "A"), (GPU, 1800 * SECOND, 60_000_000, "C")]
+
+
+def a_cold_start_that_is_cut_is_borne_in_part(database: Database) -> None:
+    """The job that caused it ends after the window; what ran on the GPU within it is nobody."""
+    cold(database)
+    window = Window((T0 + 60) * SECOND, (T0 + 120) * SECOND)
+    charged = report_of(database, by="job", startup="charge_trigger", window=window)
+    assert (costs(charged), charged.view.left) == ({"A": 60_000_000}, {})
+    spread = report_of(database, by="job", startup="amortise", window=window)
+    assert (costs(spread), spread.view.left) == ({}, {"USD": {"startup": 60_000_000}})
+
+
+def cold_starts_of_a_compacted_hour_go_to_the_job_that_began_first(database: Database) -> None:
+    """Spans are forgotten, and the hour is all that is known."""
+    watched = cold(database, retention_s=2 * 86_400)
+    assert watched.counts["compacted"]
+    charged = report_of(database, by="job", startup="charge_trigger")
+    assert costs(charged) == {"A": 60_000_000 + 180_000_000, "B": 60_000_000, "C": 30_000_000}
+    every_view_adds_up(database)
+
+
 def what_has_no_price_is_told(database: Database) -> None:
     watched = Watched(database, prices(price(since=60)))
     watched.apply(record(One(1, 0, 120), seen={GPU: (0, 9)}))
@@ -240,6 +317,47 @@ def an_attribute_of_jobs_is_a_view(database: Database) -> None:
     found = report_of(database, by="length")
     dollars = {line.name: line.nano for line in found.view.lines if line.currency == "USD"}
     assert dollars == {"short": 12_000_000, "": 50_000_000}
+
+
+def costs_are_told_by_all_that_a_job_says(database: Database) -> None:
+    """Below the job a stage that says nothing: what it costs is the job's."""
+    watched = Watched(database)
+    job = One(
+        1, 0, 10, kind="job", job="A", user="u-1", outcome="ok", model="flux", backend="pod-1", workflow="portrait",
+        tier="pro", dimensions=(("video.length_bucket", "30-60 s"),),
+    )  # fmt: skip
+    watched.apply(
+        record(job, One(2, 2, 10, parent=1), One(3, 60, 70, kind="job", job="B", trace=2), seen={GPU: (0, 9)})
+    )
+    watched.settle()
+    said = {
+        "job": "A", "backend": "pod-1", "model": "flux", "workflow": "portrait", "tier": "pro", "user": "u-1",
+        "video.length_bucket": "30-60 s", "outcome": "ok", "service": "worker", "host": HOST, "gpu_name": NAME,
+    }  # fmt: skip
+    for by, name in said.items():
+        found = {line.name: line.nano for line in report_of(database, by=by).view.lines}
+        shared = by in {"service", "host", "gpu_name"}
+        assert found[name] == (20_000_000 if shared else 10_000_000), by
+    (line,) = (line for line in report_of(database, by="video.length_bucket").view.lines if line.name == "30-60 s")
+    assert line.jobs == Ended(succeeded=1)
+
+
+def days_and_months_have_a_line_each(database: Database) -> None:
+    watched = Watched(database)
+    later = 20 * 86_400
+    watched.now_s = T0 + 3 * later
+    watched.apply(record(One(1, 0, 10, job="A", kind="job"), seen={GPU: (0, 0)}))
+    watched.apply(
+        record(One(2, later, later + 30, job="B", kind="job", trace=2), seen={GPU: (later // 60, later // 60)})
+    )
+    watched.settle()
+    window = Window(DAY.start_ns, DAY.start_ns + 2 * later * SECOND)
+    for by, names in {"day": ["2027-01-15", "2027-02-04"], "month": ["2027-01", "2027-02"]}.items():
+        lines = report_of(database, by=by, window=window).view.lines
+        assert [(line.name, line.nano, line.idle) for line in lines] == [
+            (names[0], 10_000_000, 50_000_000),
+            (names[1], 30_000_000, 30_000_000),
+        ]
 
 
 def times_are_in_order(database: Database) -> None:
@@ -288,9 +406,16 @@ LAWS: Sequence[Callable[[Database], None]] = (
     a_period_ends_with_what_is_booked,
     the_trend_is_to_the_period_before,
     idle_is_borne_as_asked,
+    a_cold_start_is_borne_as_asked,
+    every_view_adds_up_whoever_bears_what_nobody_used,
+    a_cold_start_names_its_cause,
+    a_cold_start_that_is_cut_is_borne_in_part,
+    cold_starts_of_a_compacted_hour_go_to_the_job_that_began_first,
     what_has_no_price_is_told,
     budget_and_savings,
     an_attribute_of_jobs_is_a_view,
+    costs_are_told_by_all_that_a_job_says,
+    days_and_months_have_a_line_each,
     times_are_in_order,
     sums_that_were_tampered_with_are_named,
     compaction_changes_no_view_of_whole_hours,

@@ -9,11 +9,12 @@ import pytest
 from otel_pipeline.store.database import Database
 from otel_pipeline.store.ledger_metrics import LedgerMetrics
 from otel_pipeline.store.ledger_report_config import CostReportsConfig
+from tests.support import ledger_correction_laws
 from tests.support.ledger_records import T0
 from tests.support.ledger_view_laws import LAWS, filled
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("law", [*LAWS, *ledger_correction_laws.LAWS], ids=lambda law: law.__name__)
 def test_a_law_of_views_holds_on_postgresql(law: Callable[[Database], None], fresh: Callable[[], Database]) -> None:
     law(fresh())
 

@@ -81,13 +81,54 @@ def test_whatever_was_allocated_passes_the_check(tape: Tape, claims: list[Claim]
     assert sum(Decimal(one["BilledCost"]) for one in rows) * NANO == sum(found.totals)
 
 
-def test_corrections_pass_the_check_and_add_up_to_nothing() -> None:
+def corrections() -> list[Record]:
+    """B arrives late."""
     before = allocate(TAPE, claim_table(CLAIMS[:1]), CUTS)
-    _, booked = reallocated(before, TAPE, CLAIMS[:1], CLAIMS[1:])
-    rows = [dict.fromkeys(COLUMNS, "") | one for one in corrected(ACCOUNT, "USD", booked, Mode.EQUAL)]
+    after, _ = reallocated(before, TAPE, CLAIMS[:1], CLAIMS[1:])
+    rows = [list(allocated(ACCOUNT, one, mode=Mode.EQUAL)) for one in (before, after)]
+    return [dict.fromkeys(COLUMNS, "") | one for one in corrected(*rows, moment_ns("2027-01-09"))]
+
+
+def test_corrections_pass_the_check_and_add_up_to_nothing() -> None:
+    rows = corrections()
     assert {one["ChargeClass"] for one in rows} == {"Correction"}
-    assert sum(Decimal(one["BilledCost"]) for one in rows) == 0
-    assert not mistakes(COLUMNS, rows)
+    assert {one["AllocatedResourceId"] or one["x_Bucket"] for one in rows} == {"t1/a", "t1/b", "idle"}
+    for column in ("BilledCost", "PricingQuantity"):
+        assert sum(Decimal(one[column]) for one in rows) == 0
+    late = [one for one in rows if one["ChargePeriodStart"] < "2027"]
+    assert not mistakes(COLUMNS, late)
+
+
+def test_a_correction_is_billed_later_than_it_was_used() -> None:
+    first, *_ = corrections()
+    assert (first["ChargePeriodStart"], first["ChargePeriodEnd"]) == ("2026-12-31T23:59:00Z", "2027-01-01T00:00:00Z")
+    assert (first["BillingPeriodStart"], first["BillingPeriodEnd"]) == ("2027-01-01T00:00:00Z", "2027-02-01T00:00:00Z")
+
+
+def test_what_stayed_the_same_has_no_correction() -> None:
+    assert list(corrected(records(), records(), START)) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "mistake"),
+    [
+        ("BillingPeriodStart", "2026-12-01T00:00:00Z", "ChargePeriodStart of a correction must lie before the billing"),
+        ("x_OriginBilledCost", "1.0", "x_OriginBilledCost must be null in a correction"),
+        ("AllocatedMethodDetails", "{}", "AllocatedMethodDetails must be null in a correction"),
+        ("AllocatedResourceId", "", "AllocatedResourceId must be null for the unallocated portion"),
+        ("BilledCost", "-1", "BilledCost is '-1'; a decimal such as 1.0 is expected"),
+    ],
+)
+def test_a_wrong_correction_is_found(column: str, value: str, mistake: str) -> None:
+    first, *_ = corrections()
+    assert mistakes(COLUMNS, [first | {column: value}])[0].startswith(f"row 1: {mistake}")
+
+
+def test_a_name_that_is_a_formula_is_written_as_a_text() -> None:
+    written = io.StringIO()
+    write([dict.fromkeys(COLUMNS, "") | {"AllocatedResourceName": "=1+1", "BilledCost": "-0.5"}], written)
+    (row,) = csv.DictReader(io.StringIO(written.getvalue()))
+    assert (row["AllocatedResourceName"], row["BilledCost"]) == ("'=1+1", "-0.5")
 
 
 def test_a_paid_call_passes_the_check() -> None:

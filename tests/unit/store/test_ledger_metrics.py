@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from otel_pipeline.errors import StoreError
+from otel_pipeline.exposition.page import page
 from otel_pipeline.stats import Stats
 from otel_pipeline.store.books import open_book
 from otel_pipeline.store.config import StoreConfig
@@ -110,6 +112,17 @@ def test_the_day_stands_beside_its_budget(scraped: Scraped) -> None:
     assert found[key("otel_pipeline_day_savings", "USD")] == pytest.approx(1 - 3.6)
     assert found[key("otel_pipeline_waste_ratio", "USD")] == 0
     assert found[key("otel_pipeline_refund_ratio")] == 0
+
+
+def test_gauge_and_counter_of_one_name_stand_beside_each_other_in_openmetrics(scraped: Scraped) -> None:
+    """Both are the same family there, and a strict reader refuses the page."""
+    scraped.watched.apply(record(JOB, seen={GPU: (0, 60)}))
+    scraped.scrape()
+    accept = "application/openmetrics-text; version=1.0.0"
+    content_type, body = page(list(scraped.registry.collect()), accept)
+    assert content_type.startswith(accept)
+    names = {sample.name for family in parse_open(body.decode()) for sample in family.samples}
+    assert names > {"comfyui_job_cost_dollars", "comfyui_job_cost_dollars_total"}
 
 
 def test_idle_is_a_counter(scraped: Scraped) -> None:
