@@ -13,9 +13,11 @@ from tests.e2e.ledger_runs import announce, booked, corrections, ledger_gateway,
 from tests.e2e.ledger_world import MINUTES, UNSAMPLED, Request, World, world
 from tests.e2e.support import Launcher
 from tests.support.ledger_bill import DIRECT, MINUTE_NS, Bill
+from tests.support.postgres import server_for_tests
 
 FULL: Final = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
 KILLS: Final = 20 if FULL else 6
+FLEET_KILLS: Final = 8 if FULL else 4
 JOBS_APART_S: Final = 30.0 if FULL else 75.0
 SEED: Final = 6
 AGO: Final = MINUTES + 5
@@ -33,6 +35,18 @@ def test_a_ledger_of_a_gateway_that_is_killed_is_the_bill_of_what_was_sent(launc
     announce(made, [gateway])
     what_is_sent_is_booked([gateway], made, KILLS)
     the_sink_has_what_was_sampled(made, sink)
+
+
+def test_two_gateways_that_are_killed_keep_one_ledger(launcher: Launcher, sink: Sink) -> None:
+    """On PostgreSQL; the spans of a trace go to both, repetitions to either."""
+    made = made_up(SEED + 1)
+    with server_for_tests() as url:
+        gateways = [ledger_gateway(launcher, made, sink.port, name, url) for name in ("one", "two")]
+        announce(made, gateways)
+        what_is_sent_is_booked(gateways, made, FLEET_KILLS)
+        the_sink_has_what_was_sampled(made, sink)
+        for gateway in gateways:
+            gateway.server.stop()
 
 
 def what_is_sent_is_booked(gateways: list[Gateway], made: World, kills: int) -> None:
