@@ -28,7 +28,7 @@ MINUTES: Final = 70
 PRICE_CHANGE: Final = 33
 """In this minute the H100 gets dearer."""
 EARLY: Final = 50
-"""In this minute spans in the future are sent: from then on all before is booked."""
+"""In this minute spans in the future are sent: from then on all until now is booked, and what comes is late."""
 API: Final = "api"
 """A host without GPUs."""
 UNSAMPLED: Final = "platform.unsampled"
@@ -39,7 +39,9 @@ ANNOUNCED: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """`samples` and `jobs`: minutes [first, last) in which it sends samples, and in which jobs begin."""
+    """`samples` and `jobs`: minutes [first, last) in which it sends samples, and in which jobs begin. All are seen in
+    the first minute: where only one is known, a span of its host that names none is taken to mean it.
+    """
 
     uuid: str
     host: str
@@ -51,11 +53,11 @@ class Gpu:
 GPUS: Final = (
     Gpu("GPU-a0", "studio-a", "NVIDIA H100 80GB HBM3", [(0, MINUTES)], [(2, 58)]),
     # Not seen for four minutes, which are paid for.
-    Gpu("GPU-a1", "studio-a", "NVIDIA H100 80GB HBM3", [(4, 24), (28, MINUTES)], [(8, 18), (28, 58)]),
+    Gpu("GPU-a1", "studio-a", "NVIDIA H100 80GB HBM3", [(0, 1), (4, 24), (28, MINUTES)], [(8, 18), (28, 58)]),
     # Away for long enough to live twice.
-    Gpu("GPU-b0", "studio-b", "NVIDIA L40S", [(1, 22), (34, MINUTES)], [(5, 16), (37, 56)]),
+    Gpu("GPU-b0", "studio-b", "NVIDIA L40S", [(0, 22), (34, MINUTES)], [(5, 16), (37, 56)]),
     # A worker that comes for some jobs; its spans outlive its samples, so its bill is rounded up to seconds.
-    Gpu("GPU-b1", "studio-b", "NVIDIA L4", [(6, 9), (28, 31), (48, 52)], [(8, 11), (30, 33), (50, 54)]),
+    Gpu("GPU-b1", "studio-b", "NVIDIA L4", [(0, 1), (7, 9), (28, 31), (48, 52)], [(8, 11), (30, 33), (50, 54)]),
 )
 BY_HOST: Final = {host: [gpu.uuid for gpu in GPUS if gpu.host == host] for host in ("studio-a", "studio-b")}
 
@@ -100,6 +102,10 @@ class Request:
     @property
     def is_trace(self) -> bool:
         return bool(self.spans)
+
+    @property
+    def is_early(self) -> bool:
+        return any(span.name == "early" for span in self.spans)
 
 
 @dataclass(slots=True)
@@ -160,7 +166,9 @@ def world(seed: int, begin_ns: int, *, jobs_apart_s: float, late: float, last: f
     announced, rest = samples[:ANNOUNCED], samples[ANNOUNCED:]
     for request in [*rest, *_requests(chance, jobs.units)]:
         fate = chance.random()
-        if fate < last:
+        if request.is_early:
+            made.requests.append(request)
+        elif fate < last:
             made.last.append(request)
         elif fate < last + late:
             made.requests.append(_later(request, chance.randint(3 * MINUTE_NS, 30 * MINUTE_NS)))
