@@ -91,7 +91,7 @@ def lives(seen: Iterable[Interval]) -> list[_Life]:
 
 def bill(gpu: str, places: Sequence[Place], prices: PriceBook, window: Interval, claimed: Sequence[int]) -> Bill:
     """What the GPU is paid within the window. `places` are of one GPU, by name of the host, with what was seen from
-    LIFE_SEEN_NS before until GAP_BILLED_NS after; `claimed` are the starts (ns, ascending) of spans on it from
+    LIFE_SEEN_NS before until STARTUP_NS_MAX after; `claimed` are the starts (ns, ascending) of spans on it from
     STARTUP_NS_MAX before the start on.
     """
     start_ns, end_ns = window

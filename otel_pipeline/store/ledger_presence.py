@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import sqlalchemy as sa
 
-from otel_pipeline.ledger.booking import GAP_BILLED_NS, GAP_SEEN_NS, LIFE_SEEN_NS, MINUTE_NS, Interval, Place, merged
+from otel_pipeline.ledger.booking import (
+    GAP_BILLED_NS,
+    GAP_SEEN_NS,
+    LIFE_SEEN_NS,
+    MINUTE_NS,
+    STARTUP_NS_MAX,
+    Interval,
+    Place,
+    merged,
+)
 from otel_pipeline.ledger.price_book import Subject
 from otel_pipeline.store.ledger_marks import Marks, mark_seen
 from otel_pipeline.store.ledger_tables import PLACE, PRESENCE, add
@@ -86,7 +95,7 @@ def keep(connection: sa.Connection, names: Names, marks: Marks, found: dict[tupl
 def places(connection: sa.Connection, gpu: int, start_ns: int, end_ns: int) -> list[Place]:
     """Where the GPU was seen, as `booking.bill` wants it."""
     columns = PRESENCE.c
-    near = (columns.end_ns >= start_ns - LIFE_SEEN_NS) & (columns.start_ns <= end_ns + GAP_BILLED_NS)
+    near = (columns.end_ns >= start_ns - LIFE_SEEN_NS) & (columns.start_ns <= end_ns + STARTUP_NS_MAX)
     question = (
         sa.select(columns.place, columns.start_ns, columns.end_ns)
         .where((columns.gpu == gpu) & near)
@@ -146,7 +155,7 @@ def _merge(connection: sa.Connection, marks: Marks, gpu: int, place: int, new: l
     fresh = [one for one in new if not any(start <= one[0] and one[1] <= end for start, end in known)]
     if not fresh:
         return
-    if fresh[0][0] - GAP_BILLED_NS < marks.booked_ns:
+    if fresh[0][0] - STARTUP_NS_MAX < marks.booked_ns:
         beside = _beside(connection, gpu, (fresh[0][0], fresh[-1][1]))
         for interval in fresh:
             part = _beyond(interval, known)
@@ -161,9 +170,9 @@ def _merge(connection: sa.Connection, marks: Marks, gpu: int, place: int, new: l
 
 
 def _beside(connection: sa.Connection, gpu: int, new: Interval) -> list[Interval]:
-    """When the GPU was seen near by, in any place."""
+    """When the GPU was seen near by, in any place, as `mark_seen` wants it."""
     columns = PRESENCE.c
-    near = (columns.end_ns >= new[0] - GAP_BILLED_NS) & (columns.start_ns <= new[1] + GAP_BILLED_NS)
+    near = (columns.end_ns >= new[0] - STARTUP_NS_MAX) & (columns.start_ns <= new[1] + GAP_BILLED_NS)
     question = sa.select(columns.start_ns, columns.end_ns).where((columns.gpu == gpu) & near)
     return [(start, end) for start, end in connection.execute(question)]
 

@@ -17,14 +17,13 @@ import grpc
 import sqlalchemy as sa
 
 from otel_pipeline.store.database import Database, open_database
-from otel_pipeline.store.ledger_state import read_state
-from otel_pipeline.store.ledger_tables import AMOUNTS, BOOKING, BUCKETS, PERIOD
+from otel_pipeline.store.ledger_tables import BOOKING, BUCKETS, PERIOD
 from tests.benchmarks.raw_grpc import EXPORT_TRACES, channel_options, service
 from tests.e2e.gateway import CALL_S_MAX, NO_PROXY, Gateway, Ports, configuration, to_sink
 from tests.e2e.ledger_world import ANNOUNCED, API, BY_HOST, UNSAMPLED, Request, World
 from tests.e2e.support import HOST, Json, Launcher, environment, python, until
 from tests.support.ledger_bill import HOUR_NS, Bill
-from tests.support.ledger_laws import books
+from tests.support.ledger_booked import booked_bill, booked_until
 
 EXPORT_METRICS: Final = f"/{service('metrics')}/Export"
 LATENESS_S: Final = 20
@@ -143,7 +142,7 @@ def settled(gateways: Sequence[Gateway], begun_ns: int) -> Json:
     """What `ledger verify` says once all is applied, and booked until `begun_ns` at least."""
     for gateway in gateways:
         until(lambda: not _waiting(gateway), "all is applied", SETTLED_S_MAX)  # noqa: B023
-    until(lambda: _booked_until(gateways[0]) >= begun_ns, "time has come", SETTLED_S_MAX)
+    until(lambda: booked(gateways[0])[0] >= begun_ns, "time has come", SETTLED_S_MAX)
     found = verified(gateways[0])
     deadline_s = time.monotonic() + SETTLED_S_MAX
     while found["waiting"]:
@@ -163,21 +162,7 @@ def verified(gateway: Gateway) -> Json:
 def booked(gateway: Gateway) -> tuple[int, Bill]:
     """Until when the ledger is booked, and what stands in it."""
     with _store(gateway) as database:
-        with database.read() as connection:
-            booked_ns = read_state(connection).booked_ns or 0
-        found = books(database)
-    bill = Bill()
-    for (gpu, start_ns, (low, high, span), _, _, _, currency), nano in found["cells"].items():
-        key = (unsigned(high) << 64 | unsigned(low), unsigned(span))
-        bill.cells[gpu, start_ns, currency, key] = nano
-    for (gpu, start_ns, currency), amounts in found["periods"].items():
-        for name, nano in zip(AMOUNTS, amounts, strict=True):
-            if name in BUCKETS:
-                bill.buckets[gpu, start_ns, currency, name] = nano
-            elif name == "total":
-                bill.totals[gpu, start_ns, currency] = nano
-    bill.jobs = found["costs"]
-    return booked_ns, bill
+        return booked_until(database), booked_bill(database)
 
 
 def corrections(gateway: Gateway) -> list[Any]:
@@ -211,17 +196,8 @@ def _store(gateway: Gateway) -> Iterator[Database]:
         database.close()
 
 
-def _booked_until(gateway: Gateway) -> int:
-    with _store(gateway) as database, database.read() as connection:
-        return read_state(connection).booked_ns or 0
-
-
 def _waiting(gateway: Gateway) -> float:
     """Spans that are parked, records that are not yet in the store, and items that are not yet exported."""
     samples = gateway.own_metrics()
     names = ("otel_pipeline_parked_items", "otel_pipeline_records_waiting", "otel_pipeline_queued_items")
     return sum(value for name in names for _, value in samples.get(name, []))
-
-
-def unsigned(word: int) -> int:
-    return word & (2**64 - 1)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import time
 from collections import Counter
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final
 
 from otel_pipeline.store.ledger_tables import NO_GPU
 from tests.e2e.gateway import Gateway, Sink
-from tests.e2e.ledger_runs import announce, booked, corrections, ledger_gateway, load, settled
+from tests.e2e.ledger_runs import announce, booked, command, corrections, ledger_gateway, load, settled
 from tests.e2e.ledger_world import MINUTES, UNSAMPLED, Request, World, world
 from tests.e2e.support import Launcher
-from tests.support.ledger_bill import DIRECT, MINUTE_NS, Bill
+from tests.support.ledger_bill import DIRECT, HOUR_NS, MINUTE_NS, SECOND_NS, Bill
 from tests.support.postgres import server_for_tests
 
 FULL: Final = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
@@ -20,12 +23,14 @@ KILLS: Final = 20 if FULL else 6
 FLEET_KILLS: Final = 8 if FULL else 4
 JOBS_APART_S: Final = 30.0 if FULL else 75.0
 SEED: Final = 6
-AGO: Final = MINUTES + 5
-"""So many minutes ago the made-up hour began: it is over now."""
+BEGIN_MINUTE: Final = 58
+"""Of an hour by the clock, when the made-up hour begins: what is booked hour by hour is the same in every run."""
 
 
 def made_up(seed: int) -> World:
-    begin_ns = (time.time_ns() // MINUTE_NS - AGO) * MINUTE_NS
+    """It is over now."""
+    over_ns = time.time_ns() - (MINUTES + 5 + BEGIN_MINUTE) * MINUTE_NS
+    begin_ns = over_ns // HOUR_NS * HOUR_NS + BEGIN_MINUTE * MINUTE_NS
     return world(seed, begin_ns, jobs_apart_s=JOBS_APART_S, late=0.15, last=0.05)
 
 
@@ -61,6 +66,7 @@ def what_is_sent_is_booked(gateways: list[Gateway], made: World, kills: int) -> 
     assert after["bookings"] > before["bookings"]
     bill = as_the_oracle_reckons(gateways[0], made, made.everything)
     as_what_was_paid(made, bill)
+    as_the_operator_is_told(gateways[0], made, bill, after["totals"])
     corrections_move_money_only_where_the_bill_changed(gateways[0])
 
 
@@ -93,6 +99,31 @@ def as_what_was_paid(made: World, bill: Bill) -> None:
     calls = Counter(key for (gpu, _, _, key), nano in bill.cells.items() if gpu == DIRECT and nano)
     assert set(calls.values()) == {1}
     assert calls.keys() == {span.done.key for span in made.spans() if span.done.direct and span.done.direct[1]}
+
+
+def as_the_operator_is_told(gateway: Gateway, made: World, bill: Bill, totals: dict[str, str]) -> None:
+    """What `verify` and the FOCUS file say in all."""
+    paid: Counter[str] = Counter()
+    for (_, _, currency), nano in bill.totals.items():
+        paid[currency] += nano
+    assert {currency: nano_of(total) for currency, total in totals.items()} == paid
+    path = gateway.data_dir.parent / "focus.csv"
+    hours = [made.begin_ns // HOUR_NS, time.time_ns() // HOUR_NS + 1]
+    window = [datetime.fromtimestamp(hour * 3600, UTC).isoformat() for hour in hours]
+    asked = ("--format", "focus", "--from", window[0], "--to", window[1], "-o", str(path))
+    status, text = command(gateway, "ledger", "export", *asked)
+    assert status == 0, text
+    told: Counter[str] = Counter()
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            told[row["BillingCurrency"]] += nano_of(row["BilledCost"])
+    assert told == paid
+
+
+def nano_of(amount: str) -> int:
+    nano = Decimal(amount) * SECOND_NS
+    assert nano == int(nano)
+    return int(nano)
 
 
 def corrections_move_money_only_where_the_bill_changed(gateway: Gateway) -> None:
