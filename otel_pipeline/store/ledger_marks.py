@@ -91,17 +91,27 @@ def _mark_startups(connection: sa.Connection, marks: Marks, gpu: int, starts: li
 
 
 def mark_seen(marks: Marks, gpu: int, new: Interval, known: list[Interval]) -> None:
-    """A GPU was seen when nobody knew it: what is paid for changes there, and in gaps beside it. `known` is when it was
-    seen near by, in any place.
+    """A GPU was seen when nobody knew it: what is paid for changes there, and in gaps beside it, and when it started up
+    before. `known` is when it was seen from STARTUP_NS_MAX before on, in any place.
     """
     start, end = new
     marks.add(gpu, start, end + MINUTE_NS)  # a bill may be rounded up
     before = max((min(until, start) for since, until in known if since <= start), default=None)
     after = min((max(since, end) for since, until in known if until >= end), default=None)
     if before is not None and start - before <= GAP_BILLED_NS:
-        marks.add(gpu, before, start)
+        begin = _begin(before, known)
+        # The life goes on: until its first span, which may be behind the new time, it started up.
+        marks.add(gpu, begin if begin >= start - STARTUP_NS_MAX else before, start)
     if after is not None and after - end <= GAP_BILLED_NS:
         marks.add(gpu, end, after + STARTUP_NS_MAX)  # it was the begin of a life
+
+
+def _begin(at_ns: int, known: list[Interval]) -> int:
+    """When the life of a GPU began that it has at a time, as far as `known` tells."""
+    for since, until in sorted(known, key=lambda one: one[1], reverse=True):
+        if since < at_ns <= until + GAP_BILLED_NS:
+            at_ns = since
+    return at_ns
 
 
 def mark_below(connection: sa.Connection, marks: Marks, names: Names, new: Arrivals, known: list[Any]) -> None:

@@ -16,6 +16,7 @@ from otel_pipeline.ledger.booking import (
     HOUR_NS,
     LIFE_SEEN_NS,
     MINUTE_NS,
+    STARTUP_NS_MAX,
     Interval,
     Place,
     lives,
@@ -204,7 +205,7 @@ def _merge(connection: sa.Connection, marks: Marks, gpu: int, place: int, new: l
     fresh = [one for one in new if not any(_holds(row, one) and one[2] <= row[2] for row in known)]
     if not fresh:
         return
-    if fresh[0][0] - GAP_BILLED_NS < marks.booked_ns:
+    if fresh[0][0] - STARTUP_NS_MAX < marks.booked_ns:
         beside = _beside(connection, gpu, (fresh[0][0], fresh[-1][1]))
         for one in fresh:
             if not any(_holds(row, one) for row in known):
@@ -223,9 +224,9 @@ def _merge(connection: sa.Connection, marks: Marks, gpu: int, place: int, new: l
 
 
 def _beside(connection: sa.Connection, gpu: int, new: Interval) -> list[Interval]:
-    """When the GPU was seen near by, in any place."""
+    """When the GPU was seen near by, in any place, as `mark_seen` wants it."""
     columns = PRESENCE.c
-    near = (columns.end_ns >= new[0] - GAP_BILLED_NS) & (columns.start_ns <= new[1] + GAP_BILLED_NS)
+    near = (columns.end_ns >= new[0] - STARTUP_NS_MAX) & (columns.start_ns <= new[1] + GAP_BILLED_NS)
     question = sa.select(columns.start_ns, columns.end_ns).where((columns.gpu == gpu) & near)
     return [(start, end) for start, end in connection.execute(question)]
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -22,6 +24,18 @@ def binaries() -> Path | None:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     initdb = found[-1] if found else shutil.which("initdb")
     return Path(initdb).parent if initdb else None
+
+
+@contextmanager
+def server_for_tests() -> Iterator[str]:
+    """The URL of a server with an empty database. Where none is installed tests are skipped, and fail in CI."""
+    programs = binaries()
+    if programs is None:
+        assert not os.environ.get("CI"), "CI has no PostgreSQL server: scripts/install-peers postgresql"
+        pytest.skip("there is no PostgreSQL server: scripts/install-peers postgresql")
+    pytest.importorskip("psycopg")
+    with server(programs) as url:
+        yield url
 
 
 @contextmanager

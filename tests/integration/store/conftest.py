@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
 
 from otel_pipeline.store.database import Database, open_database
-from tests.support.postgres import binaries, server
+from tests.support.postgres import server_for_tests
 
 
 @pytest.fixture(scope="session")
 def url() -> Iterator[str]:
     """Where the server is, with an empty database."""
-    programs = binaries()
-    if programs is None:
-        assert not os.environ.get("CI"), "CI has no PostgreSQL server: scripts/install-peers postgresql"
-        pytest.skip("there is no PostgreSQL server: scripts/install-peers postgresql")
-    pytest.importorskip("psycopg")
-    with server(programs) as found:
+    with server_for_tests() as found:
         yield found
 
 

@@ -1,0 +1,76 @@
+"""The book of the ledger against a bill that is reckoned from the same spans in another way."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from otel_pipeline.store.database import Database
+from tests.support.ledger_bill import SECOND_NS, Bill, Done, Tariff, bill
+from tests.support.ledger_booked import booked_bill, booked_until, unsigned
+from tests.support.ledger_laws import GPUS, Watched, seen, spans
+from tests.support.ledger_records import T0, One, at_ns, columns, price, prices, record
+
+FULL = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
+EVER_NS = -(2**62)
+TARIFFS = (
+    (prices(), Tariff("USD", [(EVER_NS, Fraction("0.001"))])),
+    (
+        prices(price("0.00123457", until=5000), price("0.0007", since=5000, id="later")),
+        Tariff("USD", [(EVER_NS, Fraction("0.00123457")), (at_ns(5000), Fraction("0.0007"))]),
+    ),
+    (prices(price("3.99", basis="gpu_hour", currency="EUR")), Tariff("EUR", [(EVER_NS, Fraction("3.99") / 3600)])),
+    (
+        prices(price("0.00031", basis="serverless_second")),
+        Tariff("USD", [(EVER_NS, Fraction("0.00031"))], unit_ns=SECOND_NS),
+    ),
+)
+
+
+def done(one: One) -> Done:
+    numbers = columns((one,))
+    trace = unsigned(int(numbers.trace_hi[0])) << 64 | unsigned(int(numbers.trace_lo[0]))
+    direct = (one.currency, one.nano) if one.nano else None
+    return Done((trace, one.span), one.parent, at_ns(one.start), at_ns(one.end), one.gpus, direct)
+
+
+def reckoned(ones: Iterable[One], times: Iterable[dict[str, tuple[int, int]]], tariff: Tariff, until_ns: int) -> Bill:
+    minutes: dict[str, set[int]] = defaultdict(set)
+    for gpu, (first, last) in (pair for one in times for pair in one.items()):
+        minutes[gpu].update(range(T0 // 60 + first, T0 // 60 + last + 1))
+    return bill([done(one) for one in ones], minutes, dict.fromkeys(GPUS, tariff), until_ns)
+
+
+@settings(
+    max_examples=150 if FULL else 15,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(spans(), st.lists(seen, max_size=4), st.integers(0, 10**6), st.sampled_from(TARIFFS))
+def test_whatever_comes_in_whatever_order_is_billed_as_reckoned(
+    fresh: Callable[[], Database],
+    ones: list[One],
+    times: list[dict[str, tuple[int, int]]],
+    seed: int,
+    priced: tuple[object, Tariff],
+) -> None:
+    """By span, bucket and minute, to the n$."""
+    book, tariff = priced
+    chance = random.Random(seed)
+    parts = [record(one) for one in ones] + [record(seen=one) for one in times if one]
+    chance.shuffle(parts)
+    watched = Watched(fresh(), book, lateness_s=chance.choice([0.0, 60.0, 600.0]))  # type: ignore[arg-type]
+    for part in parts:
+        watched.apply(part)
+    watched.settle()
+    expected = reckoned(ones, times, tariff, booked_until(watched.database))
+    found = booked_bill(watched.database)
+    expected.jobs = found.jobs
+    assert expected.differences(found) == []
