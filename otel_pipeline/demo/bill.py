@@ -21,6 +21,7 @@ from otel_pipeline.store.ledger_tables import DIRTY
 from otel_pipeline.store.ledger_windows import booked_ns
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from otel_pipeline.demo.environment import Environment
@@ -41,23 +42,26 @@ class Question:
     needs_prices: bool = False
 
 
-def questions(since_ns: int) -> tuple[Question, ...]:
-    """What is asked of the ledger after a run that began at `since_ns`."""
-    # A whole hour: what a run of seconds costs must not be cut at a minute.
-    hour_s = since_ns // HOUR_NS * HOUR_NS // NANO
-    since = ("--from", time.strftime("%Y-%m-%dT%H:00Z", time.gmtime(hour_s)))
+def questions(since_ns: int, until_ns: int) -> tuple[Question, ...]:
+    """What is asked of the ledger after a run that began at `since_ns`; it is booked until `until_ns`."""
+    # From the hour's begin: samples pay for whole minutes, so GPUs are paid for from before the demo began. To a fixed
+    # end: the simulated GPUs go on, and so does the booking, while these commands run one a little after the other.
+    window = (*_since(since_ns), "--to", _utc(until_ns))
     return (
-        Question("What each GPU cost (both are simulated), used or idle", ("report", *since, "--by", "gpu")),
-        Question("What each backend cost, and what nobody used", ("report", *since, "--by", "backend")),
-        Question("What each job cost, over all its attempts", ("jobs", *since)),
+        Question("What each GPU cost (both are simulated), used or idle", ("report", *window, "--by", "gpu")),
+        Question("What each backend cost, and what nobody used", ("report", *window, "--by", "backend")),
+        Question("What each job cost, over all its attempts", ("jobs", *window)),
         Question("Does it add up? Allocated once more, and compared", ("verify", "--recompute"), needs_prices=True),
     )
 
 
-async def render(environment: Environment, since_ns: int, until_ns: int) -> str:
-    """The bill of a run from `since_ns` to `until_ns`, when that much is booked."""
-    await asyncio.to_thread(wait_until_booked, environment.folder, until_ns)
-    asked = questions(since_ns)
+def later(since_ns: int) -> Question:
+    """What may be asked as long as the demo runs."""
+    return Question("What each GPU cost until now", ("report", *_since(since_ns), "--by", "gpu"))
+
+
+async def render(environment: Environment, asked: Sequence[Question]) -> str:
+    """The bill: all answers, each below what was asked."""
     # At once: each spends most of its second on imports.
     answers = await asyncio.gather(*(_answer(environment, one) for one in asked))
     parts = [f"{one.title}\n$ {typed(environment, one)}\n{answer}" for one, answer in zip(asked, answers, strict=True)]
@@ -69,23 +73,35 @@ def typed(environment: Environment, question: Question) -> str:
     return shlex.join(("otel-pipeline", *_words(environment, question)))
 
 
-def wait_until_booked(folder: Path, until_ns: int, patience_s: float = BOOKED_S_MAX) -> None:
-    """Returns when the ledger in the folder is booked until then; DemoError if it takes too long."""
+def wait_until_booked(folder: Path, until_ns: int, patience_s: float = BOOKED_S_MAX) -> int:
+    """Waits until the ledger in the folder is booked until then, and tells until when it is; DemoError if it takes too
+    long.
+    """
     deadline_s = time.monotonic() + patience_s
     database = open_database(folder / "store.db", owner=False)
     try:
-        while not _is_booked(database, until_ns):
+        while (booked := _booked_ns(database)) < until_ns:
             if time.monotonic() > deadline_s:
                 raise DemoError(f"the ledger was not booked within {patience_s:.0f} s")
             time.sleep(POLL_S)
     finally:
         database.close()
+    return booked
 
 
-def _is_booked(database: Database, until_ns: int) -> bool:
+def _booked_ns(database: Database) -> int:
+    """0 while something is marked that is not booked yet."""
     with database.read() as connection:
         waiting = connection.execute(sa.select(sa.func.count()).select_from(DIRTY)).scalar_one()
-        return not waiting and booked_ns(connection) >= until_ns
+        return 0 if waiting else booked_ns(connection)
+
+
+def _since(since_ns: int) -> tuple[str, str]:
+    return "--from", _utc(since_ns // HOUR_NS * HOUR_NS)
+
+
+def _utc(at_ns: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_ns // NANO))
 
 
 async def _answer(environment: Environment, question: Question) -> str:

@@ -88,8 +88,10 @@ class _Demo:
             await self.draw_traces(gateway, TRACES_RUNNING_S_MAX if keep_running else TRACES_S_MAX)
             # All that is to be booked was over when the file of the traces began to rest.
             ended_ns = time.time_ns() - int(QUIET_S * NANO)
-            self.say(await bill.render(self.environment, began_ns, ended_ns) + "\n")
-            self.say_where_to_look(began_ns, keep_running=keep_running)
+            booked_ns = await asyncio.to_thread(bill.wait_until_booked, self.environment.folder, ended_ns)
+            asked = bill.questions(began_ns, booked_ns)
+            self.say(await bill.render(self.environment, asked) + "\n")
+            self.say_where_to_look(bill.typed(self.environment, bill.later(began_ns)), keep_running=keep_running)
             if keep_running:
                 await asyncio.Event().wait()
 
@@ -166,13 +168,13 @@ class _Demo:
         reason = " ".join(error.split())[:ERROR_CHARACTERS_SHOWN]
         self.say(f"  job {job_id[:8]} {expected:<17} {status['status']:<9} {reason}".rstrip())
 
-    def say_where_to_look(self, began_ns: int, *, keep_running: bool) -> None:
+    def say_where_to_look(self, costs: str, *, keep_running: bool) -> None:
         places = {
             "metrics of the platform": self.environment.url("metrics", "/metrics"),
             "metrics of the gateway": self.environment.url("telemetry", "/metrics"),
             "health": self.environment.url("health", "/readyz"),
             "traces, logs, configuration": str(self.environment.folder),
-            "costs": bill.typed(self.environment, bill.questions(began_ns)[0]),
+            "costs": costs,
             "failures by group": f"otel-pipeline errors list --data-dir {self.environment.folder}",
             "what waits in the gateway": f"otel-pipeline queue --data-dir {self.environment.folder}",
         }

@@ -17,7 +17,9 @@ from otel_pipeline.store.ledger import Ledger
 from tests.support.ledger_records import GPU, T0, One, price, prices, record
 
 SINCE_NS = 1_790_001_234 * NANO
-"""20:33 and a bit, UTC."""
+"""14:33:54, UTC."""
+UNTIL_NS = SINCE_NS + 20 * NANO
+QUESTIONS = (*bill.questions(SINCE_NS, UNTIL_NS), bill.later(SINCE_NS))
 
 
 def environment(folder: Path) -> Environment:
@@ -28,7 +30,7 @@ def test_every_command_that_is_shown_can_be_typed(tmp_path: Path) -> None:
     demo = environment(tmp_path / "with a blank")
     demo.folder.mkdir()
     demo.gateway_command()
-    for question in bill.questions(SINCE_NS):
+    for question in QUESTIONS:
         program, *words = shlex.split(bill.typed(demo, question))
         assert program == "otel-pipeline"
         assert words[words.index("--data-dir") + 1] == str(demo.folder)
@@ -38,13 +40,15 @@ def test_every_command_that_is_shown_can_be_typed(tmp_path: Path) -> None:
         assert inner.make_context(name, rest).params
 
 
-def test_reports_begin_with_the_hour_of_the_run(tmp_path: Path) -> None:
-    first = bill.typed(environment(tmp_path), bill.questions(SINCE_NS)[0])
-    assert "--from 2026-09-21T14:00Z " in first
+def test_reports_are_from_the_hour_of_the_run_to_what_is_booked() -> None:
+    asked = [one.arguments for one in QUESTIONS if one.arguments[0] in {"report", "jobs"}]
+    window = ("--from", "2026-09-21T14:00:00Z", "--to", "2026-09-21T14:34:14Z")
+    assert [one[1:5] for one in asked[:-1]] == [window] * 3
+    assert asked[-1][1:5] == (*window[:2], "--by", "gpu"), "what is asked later has no end"
 
 
 def test_only_what_allocates_anew_is_told_the_prices(tmp_path: Path) -> None:
-    told = {one.arguments[0]: "--config" in bill.typed(environment(tmp_path), one) for one in bill.questions(SINCE_NS)}
+    told = {one.arguments[0]: "--config" in bill.typed(environment(tmp_path), one) for one in QUESTIONS}
     assert told == {"report": False, "jobs": False, "verify": True}
 
 
@@ -54,7 +58,7 @@ def test_a_bill_waits_for_the_ledger(tmp_path: Path) -> None:
     with pytest.raises(DemoError, match="was not booked within 0 s"):
         bill.wait_until_booked(tmp_path, T0 * NANO, patience_s=0)
     book.apply("outbox", 0, [record(One(1, 2, 5, kind="job"), seen={GPU: (0, 0)})])
-    bill.wait_until_booked(tmp_path, (T0 + 58) * NANO, patience_s=0)
+    assert bill.wait_until_booked(tmp_path, (T0 + 50) * NANO, patience_s=0) == (T0 + 58) * NANO
     with pytest.raises(DemoError, match="was not booked"):
         bill.wait_until_booked(tmp_path, (T0 + 59) * NANO, patience_s=0)
     database.close()
