@@ -48,9 +48,9 @@ def _ledger(config: StoreConfig, data_dir: Path, stats: Stats, users: Sequence[o
         database,
         prices_of(users),
         counted,
+        period_ns=int(settings.period) * NANO,
         lateness_s=settings.lateness,
         retention_s=settings.retention,
-        period_ns=int(settings.period) * NANO,
     )
 
 
