@@ -174,7 +174,7 @@ def queue(sources: Sequence[str], overrides: Sequence[str], data_dir: Path | Non
 @click.option("--keep-running", is_flag=True, help="Leave everything running until Ctrl-C.")
 @click.pass_context
 def demo(ctx: click.Context, jobs: int, keep: bool, keep_running: bool) -> None:  # noqa: FBT001  click passes by name
-    """Play a video platform on loopback and draw the traces of its jobs."""
+    """Play a video platform on loopback, draw the traces of its jobs and tell what they cost."""
     try:
         from otel_pipeline.demo.run import run  # noqa: PLC0415  needs packages that the gateway does not
     except ModuleNotFoundError as error:

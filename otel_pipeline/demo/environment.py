@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import otel_pipeline
+from otel_pipeline.demo.gpus import BUSY_ID
 from otel_pipeline.demo.loopback import HOST, free_ports
 from otel_pipeline.demo.processes import DemoError
 
@@ -26,6 +27,10 @@ PORTS: Final = {
     "jaeger_query": 16685,
 }
 """The ports that people know; a free one is taken where somebody listens already."""
+
+GATEWAY: Final = "gateway.yaml"
+FOLDER: Final = "${env:OTEL_PIPELINE_DEMO_DIR:-.}"
+"""How the configurations name the folder of the demo."""
 
 PEERS: Final = Path(".cache/peers/bin")
 """Where a checkout keeps the servers that it is tested against."""
@@ -44,8 +49,27 @@ class Environment:
         return f"http://{HOST}:{self.ports[port]}{path}"
 
     def gateway_command(self) -> tuple[str, ...]:
-        command = (sys.executable, "-m", "otel_pipeline", "gateway", "--data-dir", str(self.folder))
-        return (*command, "--config", self._config("gateway.yaml"))
+        self._config("prices.yaml")
+        self._config(GATEWAY)
+        return self.own_command("gateway", *self.data_dir_option, *self.config_option)
+
+    @property
+    def data_dir_option(self) -> tuple[str, ...]:
+        """What tells a command beside the gateway where its files are."""
+        return ("--data-dir", str(self.folder))
+
+    @property
+    def config_option(self) -> tuple[str, ...]:
+        """The same for its settings, such as prices."""
+        return ("--config", str(self.folder / GATEWAY))
+
+    def own_command(self, *arguments: str) -> tuple[str, ...]:
+        """A command of `otel-pipeline`, by this interpreter."""
+        return (sys.executable, "-m", "otel_pipeline", *arguments)
+
+    def gpus_command(self, comfyui_url: str) -> tuple[str, ...]:
+        places = ("--comfyui", comfyui_url, "--gateway", self.url("http"))
+        return (sys.executable, "-m", "otel_pipeline.demo.gpus", *places)
 
     def jaeger_command(self, binary: str) -> tuple[str, ...]:
         return (binary, "--config", self._config("jaeger.yaml"))
@@ -65,7 +89,6 @@ class Environment:
             **addresses,
             "OTEL_PIPELINE_DEMO_TELEMETRY_PORT": str(self.ports["telemetry"]),
             "OTEL_PIPELINE_DEMO_TRACE_EXPORTERS": "[file, otlp/jaeger]" if self.jaeger else "[file]",
-            "OTEL_PIPELINE_DEMO_DIR": str(self.folder),
             "PYTHONPATH": os.pathsep.join(filter(None, (package, kept.get("PYTHONPATH")))),
             "NO_PROXY": ",".join(filter(None, (HOST, kept.get("NO_PROXY")))),
         }
@@ -75,6 +98,9 @@ class Environment:
         return {
             **self.variables(),
             "OTEL_SERVICE_NAME": service,
+            # Real GPUs of this machine, if it has any, stay out of it.
+            "OTEL_PIPELINE_GPU_SAMPLING": "off",
+            "OTEL_RESOURCE_ATTRIBUTES": f"process.environment_variable.CUDA_VISIBLE_DEVICES={BUSY_ID}",
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.url("http"),
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
             "OTEL_TRACES_EXPORTER": "otlp",
@@ -89,7 +115,9 @@ class Environment:
     def _config(self, name: str) -> str:
         """Copies a configuration of the package into the folder, where the user finds what was run."""
         target = self.folder / name
-        target.write_text((files(__package__) / name).read_text("utf-8"), "utf-8")
+        text = (files(__package__) / name).read_text("utf-8")
+        # Who types a command beside the gateway has none of its variables.
+        target.write_text(text.replace(FOLDER, str(self.folder).replace("$", "$$")), "utf-8")
         return str(target)
 
 

@@ -29,12 +29,14 @@ MIX: Final = (
     ("out_of_memory", "portrait_8k", ""),
     ("cached", "portrait", ""),
     ("validation_error", "portrait_missing_checkpoint", ""),
-    ("success", "portrait", ""),
+    ("retried", "portrait_8k", ""),
     ("execution_error", "portrait_experimental_node", ""),
     ("tts_rate_limited", "portrait", RATE_LIMITED),
     ("tts_broken", "portrait", BROKEN),
 )
 """What to expect of the job, its workflow, and what its text ends with; repeated for as many jobs as wanted."""
+FALLBACK: Final = "portrait"
+"""The workflow for the second attempt of a `retried` job; the others have one attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Job:
     user_id: str
     tier: str
     workflow: str
+    fallback_workflow: str
     seed: int
     voice: str
     text: str
@@ -57,12 +60,13 @@ def make_jobs(count: int, now_s: float) -> Iterator[Job]:
     """`count` jobs of the mix; a `cached` one repeats the seed of the success before it."""
     seed = 0
     for number, (expected, workflow, marker) in enumerate(islice(cycle(MIX), count)):
-        seed += expected == "success"
+        seed += expected in {"success", "retried"}
         yield Job(
             id=str(uuid.uuid4()),
             user_id=f"user-{number % 3}",
             tier=("free", "pro")[number % 2],
             workflow=workflow,
+            fallback_workflow=FALLBACK if expected == "retried" else "",
             seed=seed,
             voice="narrator",
             text=TEXT + marker,

@@ -1,7 +1,8 @@
-"""The story of `otel-pipeline demo`: start a platform on loopback, send jobs through it, draw their traces, stop it.
+"""The story of `otel-pipeline demo`: start a platform on loopback, send jobs through it, draw their traces, show the
+bill, stop it.
 
 Real: Redis, the gateway, the worker under `opentelemetry-instrument`, and Jaeger if there is a binary. Stand-ins:
-ComfyUI and text to speech, served from this process.
+ComfyUI and text to speech, served from this process, and two simulated GPUs.
 
     python -m otel_pipeline.demo.run --jobs 8
 """
@@ -22,12 +23,14 @@ from typing import Any, Final, Protocol
 import redis
 from aiohttp import ClientError, ClientSession
 
-from otel_pipeline.demo import comfyui, tree, tts
+from otel_pipeline.demo import bill, comfyui, tree, tts
 from otel_pipeline.demo.environment import Environment, prepare
+from otel_pipeline.demo.gpus import NAME as GPU_NAME
 from otel_pipeline.demo.loopback import serving
 from otel_pipeline.demo.processes import Child, DemoError, child
 from otel_pipeline.demo.producer import MIX, STATUS_KEY
 from otel_pipeline.demo.redis_server import redis_server
+from otel_pipeline.ledger.money import NANO
 
 FINAL: Final = ("completed", "failed")
 TRACES_DRAWN: Final = 6
@@ -38,8 +41,9 @@ JOB_S_MAX: Final = 15.0
 TRACES_S_MAX: Final = 20.0
 TRACES_RUNNING_S_MAX: Final = 3.0
 """The same while the worker goes on: it polls Redis, so the file of the traces never rests."""
-QUIET_S: Final = 1.5
-"""The traces are complete when their file has not grown for so long: longer than the delays of all exporters."""
+QUIET_S: Final = 2.0
+"""The traces are complete when their file has not grown for so long: longer than the delays of all exporters, and than
+spans wait for the samples of their GPUs."""
 POLL_S: Final = 0.1
 PROMPT_S_MIN: Final = 0.6
 ERROR_CHARACTERS_SHOWN: Final = 90
@@ -73,6 +77,7 @@ class _Demo:
 
     async def play(self, jobs: int, *, keep_running: bool) -> None:
         _cancel_on_sigterm()
+        began_ns = time.time_ns()
         async with AsyncExitStack() as stack:
             gateway = await self.start_gateway(stack)
             worker = await self.start_worker(stack)
@@ -81,7 +86,12 @@ class _Demo:
             if not keep_running:
                 await asyncio.to_thread(worker.stop)
             await self.draw_traces(gateway, TRACES_RUNNING_S_MAX if keep_running else TRACES_S_MAX)
-            self.say_where_to_look(keep_running=keep_running)
+            # All that is to be booked was over when the file of the traces began to rest.
+            ended_ns = time.time_ns() - int(QUIET_S * NANO)
+            booked_ns = await asyncio.to_thread(bill.wait_until_booked, self.environment.folder, ended_ns)
+            asked = bill.questions(began_ns, booked_ns)
+            self.say(await bill.render(self.environment, asked) + "\n")
+            self.say_where_to_look(bill.typed(self.environment, bill.later(began_ns)), keep_running=keep_running)
             if keep_running:
                 await asyncio.Event().wait()
 
@@ -100,15 +110,20 @@ class _Demo:
         return gateway
 
     async def start_worker(self, stack: AsyncExitStack) -> Child:
+        folder = self.environment.folder
+        comfyui_url = await stack.enter_async_context(serving(comfyui.make_app(run_s_min=PROMPT_S_MIN)))
+        gpus = self.environment.gpus_command(comfyui_url)
+        stack.enter_context(child("gpus", gpus, folder, self.environment.variables()))
+        self.say(f"GPUs: two that are {GPU_NAME.split()[0].lower()}, as this needs none; the second is used by nobody")
         services = {
             "REDIS_URL": self.redis_url,
-            "COMFYUI_URL": await stack.enter_async_context(serving(comfyui.make_app(run_s_min=PROMPT_S_MIN))),
+            "COMFYUI_URL": comfyui_url,
             "TTS_URL": await stack.enter_async_context(serving(tts.make_app())),
-            "OUTPUT_DIR": str(self.environment.folder / "output"),
+            "OUTPUT_DIR": str(folder / "output"),
         }
         command = self.environment.instrumented_command("worker")
         variables = self.environment.instrumented_variables("video-worker") | services
-        worker = stack.enter_context(child("worker", command, self.environment.folder, variables))
+        worker = stack.enter_context(child("worker", command, folder, variables))
         # Stopped in a thread: while it finishes its job it needs the stand-ins, which live in this loop.
         stack.push_async_callback(asyncio.to_thread, worker.stop)
         self.say("worker: runs under opentelemetry-instrument, and knows nothing of it")
@@ -149,15 +164,17 @@ class _Demo:
             self.say("\n" + tree.render(lines, TRACES_DRAWN) + "\n")
 
     def say_result(self, job_id: str, expected: str, status: Mapping[str, str]) -> None:
-        reason = " ".join(status.get("error", "").split())[:ERROR_CHARACTERS_SHOWN]
+        error = status.get("error", "") if status["status"] == "failed" else ""
+        reason = " ".join(error.split())[:ERROR_CHARACTERS_SHOWN]
         self.say(f"  job {job_id[:8]} {expected:<17} {status['status']:<9} {reason}".rstrip())
 
-    def say_where_to_look(self, *, keep_running: bool) -> None:
+    def say_where_to_look(self, costs: str, *, keep_running: bool) -> None:
         places = {
             "metrics of the platform": self.environment.url("metrics", "/metrics"),
             "metrics of the gateway": self.environment.url("telemetry", "/metrics"),
             "health": self.environment.url("health", "/readyz"),
             "traces, logs, configuration": str(self.environment.folder),
+            "costs": costs,
             "failures by group": f"otel-pipeline errors list --data-dir {self.environment.folder}",
             "what waits in the gateway": f"otel-pipeline queue --data-dir {self.environment.folder}",
         }

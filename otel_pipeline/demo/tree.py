@@ -8,6 +8,7 @@ trace and are marked. What a bound leaves out is counted in the text.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,9 +37,14 @@ KEYS: Final = (
     "comfyui.outcome",
     "http.response.status_code",
     "url.full",
+    "otel_pipeline.cost.amount",
+    "otel_pipeline.gpu.energy",
+    "otel_pipeline.gpu.utilization.mean",
     "db.query.text",
 )
 """Attributes worth a place on the line, the most telling first; after them those with one of the prefixes."""
+BROKEN: Final = re.compile(r"\d{1,5}\.\d{5,20}(e-?\d{1,3})?")
+"""A number with more decimals than anybody reads."""
 PREFIXES: Final = ("otel_pipeline.", "comfyui.", "gen_ai.", "hw.", "messaging.")
 
 
@@ -174,9 +180,14 @@ def _attributes(span: Span, above: Mapping[str, str]) -> list[str]:
     keys += [key for key in sorted(news) if key.startswith(PREFIXES) and key not in keys]
     shown = []
     for key in keys[:ATTRIBUTES_SHOWN]:
-        value = _path(span) if key == "url.full" else span.attributes[key]
+        value = _path(span) if key == "url.full" else _number(span.attributes[key])
         shown.append(f"{_clean(key.removeprefix('otel_pipeline.'))}={_clean(value)}")
     return shown
+
+
+def _number(value: str) -> str:
+    """A measured number with as many digits as one reads; anything else as it is."""
+    return f"{float(value):.4g}" if BROKEN.fullmatch(value) else value
 
 
 def _place(span: Span) -> str:

@@ -75,10 +75,22 @@ class Worker:
             folder = self.make_video(job)
         except Exception as error:
             log.exception("job %s failed", job_id)
-            self.set_status(job_id, status="failed", error=f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            if isinstance(error, ComfyUIError) and job["fallback_workflow"]:
+                self.try_again(job, reason)
+            else:
+                self.set_status(job_id, status="failed", error=reason)
         else:
             log.info("job %s completed", job_id)
             self.set_status(job_id, status="completed", result=str(folder))
+
+    def try_again(self, job: dict[str, Any], reason: str) -> None:
+        """Puts the job back into the queue, with a workflow that asks for less."""
+        job_id = job["id"]
+        again = {**job, "workflow": job["fallback_workflow"], "fallback_workflow": ""}
+        self.redis.set(JOB_KEY.format(id=job_id), json.dumps(again))
+        self.set_status(job_id, status="retrying", error=reason)
+        self.redis.rpush(QUEUE, job_id)
 
     def make_video(self, job: dict[str, Any]) -> Path:
         self.set_status(job["id"], status="processing", stage="tts")

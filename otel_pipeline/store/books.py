@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from otel_pipeline.ledger.money import NANO
 from otel_pipeline.store.database import open_database
 from otel_pipeline.store.error_groups import Bounds, ErrorGroups
 from otel_pipeline.store.group_metrics import GroupMetrics
@@ -48,6 +49,7 @@ def _ledger(config: StoreConfig, data_dir: Path, stats: Stats, users: Sequence[o
         database,
         prices_of(users),
         counted,
+        period_ns=int(settings.period) * NANO,
         lateness_s=settings.lateness,
         retention_s=settings.retention,
         observe=metrics.read,

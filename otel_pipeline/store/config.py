@@ -14,6 +14,8 @@ from otel_pipeline.store.ledger_report_config import CostReportsConfig
 
 SCHEMES: Final = ("sqlite", "postgresql", "postgresql+psycopg")
 RETENTION_S_MIN: Final = 3600.0
+LEDGER_PERIOD_S: Final = 60.0
+HOUR_S: Final = 3600
 LEDGER_RETENTION_S_MIN: Final = 2 * 86_400.0
 """The ledger looks back a day for the begin of a GPU's life, and a span may be two days long."""
 
@@ -33,6 +35,13 @@ def _checked_url(url: str) -> str:
     return url
 
 
+def _checked_period(seconds: float) -> float:
+    """Hours are booked in whole periods."""
+    if not seconds.is_integer() or HOUR_S % seconds:
+        raise ValueError("must be whole seconds that an hour is a multiple of, such as 1s, 10s or 1m")
+    return seconds
+
+
 class ErrorGroupsConfig(Settings):
     """Groups of failures, see docs/errors.md."""
 
@@ -45,6 +54,9 @@ class LedgerConfig(Settings):
 
     lateness: Annotated[Duration, Field(ge=0)] = LEDGER_LATENESS_S
     """So long after a minute it is booked; what comes later is booked as a correction. Sums are the same either way."""
+    period: Annotated[Duration, Field(ge=1, le=HOUR_S), AfterValidator(_checked_period)] = LEDGER_PERIOD_S
+    """In pieces of this length is booked; an hour must be a multiple of it. Sums are the same either way; shorter ones
+    are booked sooner, and need more rows. A ledger keeps the period that it began with."""
     retention: Annotated[Duration, Field(ge=LEDGER_RETENTION_S_MIN)] = LEDGER_RETENTION_S
     """How long spans are kept one by one. What is older is kept by the hour, with the same sums; spans that come later
     than that are counted and passed over."""

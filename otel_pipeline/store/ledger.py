@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TEND_S: Final = 15.0
-"""Between looks for what became due in silence: a period is a minute."""
+"""Between looks for what became due in silence; with shorter periods each of these."""
 
 
 class Ledger:
@@ -119,7 +119,7 @@ class Ledger:
         self._observe()
         if not self._has_dirt and self._clock() < self._tend_at_s:
             return
-        self._tend_at_s = self._clock() + TEND_S
+        self._tend_at_s = self._clock() + min(TEND_S, self._period_ns / NANO)
         with self._database.write() as connection:
             self._has_dirt |= self._advance(connection, locked(connection))
         if self.book(self._booking_s):

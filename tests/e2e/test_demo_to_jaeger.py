@@ -1,14 +1,17 @@
-"""The demo, with its own configurations, in front of a real Jaeger and under a real Prometheus.
+"""The demo, with its own configurations, in front of a real Jaeger and under a real Prometheus; and its ledger.
 
 Producer and worker know nothing of OpenTelemetry; they run under `opentelemetry-instrument`.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,8 @@ from typing import Any
 import pytest
 import redis
 
-from otel_pipeline.demo import producer
+from otel_pipeline.demo import gpus, producer
+from otel_pipeline.demo.bill import wait_until_booked
 from otel_pipeline.demo.environment import PORTS, Environment, prepare
 from otel_pipeline.demo.redis_server import redis_server
 from otel_pipeline.demo.spans import Reading, Span, read
@@ -25,7 +29,9 @@ from tests.e2e.gateway import Balance, balances
 from tests.e2e.support import HOST, JaegerApi, Json, Launcher, Prometheus, Server, get, peer, python, until
 
 JOBS = len(producer.MIX)
+ATTEMPTS = JOBS + sum(kind == "retried" for kind, *_ in producer.MIX)
 JOBS_S_MAX = 90.0
+LEDGER_S_MAX = 60.0
 ERROR_TYPES = {
     "out_of_memory": "ComfyUIError",
     "validation_error": "ComfyUIError",
@@ -37,7 +43,8 @@ ERROR_TYPES = {
 HTTP_ERRORS = {"400", "429", "500"}
 PROMPT_ERRORS = {"torch.OutOfMemoryError", "ValueError", "prompt_outputs_failed_validation"}
 QUEUE = producer.QUEUE
-WORKER_SPANS = {f"process {QUEUE}", "GET", "HSET", "EXPIRE", "POST", "comfyui.prompt", "comfyui.download"}
+WORKER_SPANS = {f"process {QUEUE}", f"send {QUEUE}", "GET", "SET", "HSET", "EXPIRE", "POST"}
+WORKER_SPANS |= {"comfyui.prompt", "comfyui.download"}
 HTTP_KEYS = {"http.request.method", "http.response.status_code", "server.address", "server.port", "url.full"}
 REDIS_KEYS = {"db.system.name", "db.query.text", "server.address", "server.port"}
 
@@ -52,6 +59,20 @@ class Played:
     jobs: dict[str, tuple[str, str]]
     """What was to be expected of each job, and the status that the worker gave it."""
     balances: dict[tuple[str, str], Balance]
+    environment: Environment
+
+    def tags(self, name: str) -> list[Json]:
+        """Of the worker's spans of this name in Jaeger."""
+        spans = self.spans_in_jaeger("video-worker").values()
+        return [{tag["key"]: tag["value"] for tag in span["tags"]} for span in spans if span["operationName"] == name]
+
+    def ledger(self, *arguments: str) -> Any:
+        """What a command beside the gateway answers, as JSON."""
+        place = (*self.environment.data_dir_option, *self.environment.config_option)
+        command = python("otel_pipeline", "ledger", *arguments, "--format", "json", *place)
+        variables = self.environment.variables()
+        done = subprocess.run(command, env=variables, check=True, stdout=subprocess.PIPE, timeout=LEDGER_S_MAX)
+        return json.loads(done.stdout)
 
     def spans_in_jaeger(self, service: str) -> dict[tuple[str, str], Json]:
         """By trace id and span id."""
@@ -81,10 +102,11 @@ def played(module_launcher: Launcher) -> Iterator[Played]:
         worker.terminate()
         assert worker.wait(40.0) == 0
         telemetry = ports["telemetry"]
-        until(lambda: not sum(one.queued for one in balances(telemetry).values()), "an empty outbox")
+        until(lambda: not sum(one.queued + one.parked for one in balances(telemetry).values()), "an empty outbox")
         with (module_launcher.folder / "traces.jsonl").open(encoding="utf-8") as lines:
             file = read(lines)
-        yield Played(JaegerApi(ports["jaeger_ui"]), prometheus, file, jobs, balances(telemetry))
+        wait_until_booked(environment.folder, time.time_ns(), LEDGER_S_MAX)
+        yield Played(JaegerApi(ports["jaeger_ui"]), prometheus, file, jobs, balances(telemetry), environment)
 
 
 def _start_servers(launcher: Launcher, environment: Environment) -> None:
@@ -102,6 +124,7 @@ def _start_worker(launcher: Launcher, environment: Environment, redis_url: str) 
     for name, port in (("comfyui", comfyui), ("tts", tts)):
         server = launcher.start(name, python(f"otel_pipeline.demo.{name}", "--port", str(port)))
         server.wait_until(partial(accepts_connections, port), "listening")
+    launcher.start("gpus", environment.gpus_command(f"http://{HOST}:{comfyui}"), environment.variables())
     services = {
         "REDIS_URL": redis_url,
         "COMFYUI_URL": f"http://{HOST}:{comfyui}",
@@ -140,7 +163,9 @@ def _run_jobs(
 
 def test_jobs_end_as_their_kind_says(played: Played) -> None:
     completed = {kind for kind, status in played.jobs.values() if status == "completed"}
-    assert completed == {"success", "cached"} == {kind for kind, _ in played.jobs.values()} - ERROR_TYPES.keys()
+    assert (
+        completed == {"success", "cached", "retried"} == {kind for kind, _ in played.jobs.values()} - ERROR_TYPES.keys()
+    )
 
 
 def test_each_job_is_one_trace_from_its_enqueuing_on(played: Played) -> None:
@@ -150,21 +175,40 @@ def test_each_job_is_one_trace_from_its_enqueuing_on(played: Played) -> None:
     assert len(traces) == JOBS
     for spans in traces.values():
         [send] = [span for span in spans if not span.parent_id]
-        [job] = [span for span in spans if span.name == f"process {QUEUE}"]
+        first, *again = _attempts(spans)
         assert (send.name, send.service) == (f"send {QUEUE}", "video-api")
-        assert (job.parent_id, job.service) == (send.span_id, "video-worker")
+        assert (first.parent_id, first.service) == (send.span_id, "video-worker")
+        for attempt in again:
+            [sent_again] = [span for span in spans if span.span_id == attempt.parent_id]
+            assert (sent_again.name, sent_again.parent_id) == (f"send {QUEUE}", first.span_id)
         assert len({span.attributes["otel_pipeline.job.id"] for span in spans}) == 1
+
+
+def _attempts(spans: Iterable[Span]) -> list[Span]:
+    """The spans of jobs, in the order of time."""
+    return sorted((span for span in spans if span.name == f"process {QUEUE}"), key=lambda span: span.start_ns)
 
 
 def test_each_job_came_out_as_the_worker_says(played: Played) -> None:
     told = {}
-    for span in played.of("video-worker"):
-        if span.name == f"process {QUEUE}":
-            kind = played.jobs[span.attributes["otel_pipeline.job.id"]][0]
-            told[span.attributes["otel_pipeline.job.id"]] = (kind, span.attributes["otel_pipeline.job.outcome"])
-            assert span.attributes.get("error.type") == ERROR_TYPES.get(kind)
-            assert span.attributes["otel_pipeline.job.outcome_source"] == "status"
+    for span in _attempts(played.of("video-worker")):
+        kind = played.jobs[span.attributes["otel_pipeline.job.id"]][0]
+        if kind == "retried" and span.attributes["otel_pipeline.job.attempt"] == "1":
+            continue
+        told[span.attributes["otel_pipeline.job.id"]] = (kind, span.attributes["otel_pipeline.job.outcome"])
+        assert span.attributes.get("error.type") == ERROR_TYPES.get(kind)
+        assert span.attributes["otel_pipeline.job.outcome_source"] == "status"
     assert told == played.jobs
+
+
+def test_an_attempt_that_is_tried_again_has_failed(played: Played) -> None:
+    [job_id] = [job_id for job_id, (kind, _) in played.jobs.items() if kind == "retried"]
+    spans = played.of("video-worker")
+    first, second = [span for span in _attempts(spans) if span.attributes["otel_pipeline.job.id"] == job_id]
+    assert [span.attributes["otel_pipeline.job.attempt"] for span in (first, second)] == ["1", "2"]
+    assert first.attributes["otel_pipeline.job.outcome"] == "failed"
+    assert first.attributes["error.type"] == "torch.OutOfMemoryError"
+    assert second.attributes["otel_pipeline.job.outcome"] == "completed"
 
 
 @pytest.mark.parametrize("service", ["video-worker", "video-api"])
@@ -199,16 +243,19 @@ def test_the_attributes_of_a_span_are_those_of_the_conventions(played: Played) -
             kinds["job"] += 1
             assert (tags["span.kind"], tags["messaging.system"]) == ("consumer", "redis")
             continue
+        if span["operationName"] == f"send {QUEUE}":
+            assert (tags["span.kind"], tags["messaging.system"]) == ("producer", "redis")
+            continue
         assert tags["span.kind"] == "client"
         assert tags["server.address"] == HOST
-        if span["operationName"] in {"GET", "HSET", "EXPIRE"}:
+        if span["operationName"] in {"GET", "SET", "HSET", "EXPIRE"}:
             kinds["redis"] += 1
             assert tags.keys() >= REDIS_KEYS
             assert tags["db.system.name"] == "redis"
         elif span["operationName"] == "POST":
             kinds["http"] += 1
             assert tags.keys() >= HTTP_KEYS
-    assert kinds["job"] == JOBS
+    assert kinds["job"] == ATTEMPTS
     assert min(kinds["http"], kinds["redis"]) > JOBS
 
 
@@ -221,8 +268,80 @@ def test_a_failure_is_an_error_where_it_happened_and_on_its_job(played: Played) 
     assert found == {
         "POST": HTTP_ERRORS,
         "comfyui.prompt": PROMPT_ERRORS,
-        f"process {QUEUE}": set(ERROR_TYPES.values()),
+        f"process {QUEUE}": {*ERROR_TYPES.values(), "torch.OutOfMemoryError"},
     }
+
+
+# -- GPUs and costs ----------------------------------------------------------------------------------------------------
+
+
+def test_jaeger_has_what_the_gpu_did_during_each_job(played: Played) -> None:
+    jobs = played.tags(f"process {QUEUE}")
+    # A sampler that has to wait for a busy machine leaves gaps.
+    assert {tags["otel_pipeline.gpu.status"] for tags in jobs} <= {"ok", "partial"}
+    assert {tags["otel_pipeline.gpu.name"] for tags in jobs} == {gpus.NAME}
+    assert {tags["otel_pipeline.gpu.ids"] for tags in jobs} == {json.dumps([gpus.BUSY_ID])}
+    longest = max(jobs, key=lambda tags: float(tags["otel_pipeline.gpu.energy"]))
+    assert longest["otel_pipeline.job.outcome"] == "completed"
+    assert float(longest["otel_pipeline.gpu.power.mean"]) > 2 * gpus.IDLE_W
+    assert float(longest["otel_pipeline.gpu.utilization.max"]) == gpus.BUSY_PERCENT / 100
+
+
+def test_jaeger_has_what_each_job_and_prompt_cost_provisionally(played: Played) -> None:
+    executed = [tags for tags in played.tags("comfyui.prompt") if "otel_pipeline.gpu.status" in tags]
+    assert len(executed) > JOBS / 2
+    for tags in [*played.tags(f"process {QUEUE}"), *executed]:
+        told = {name: tags[f"otel_pipeline.cost.{name}"] for name in ("status", "basis", "price_id", "currency")}
+        assert told == {"status": "provisional", "basis": "gpu_hour", "price_id": "demo-gpu", "currency": "USD"}
+        assert 0 < float(tags["otel_pipeline.cost.amount"]) < 0.01
+
+
+def test_jaeger_has_what_each_request_of_speech_cost(played: Played) -> None:
+    answers: Counter[tuple[Any, ...]] = Counter()
+    for tags in played.tags("POST"):
+        if "text-to-speech" in tags["url.full"]:
+            told = (tags[f"otel_pipeline.cost.{name}"] for name in ("status", "price_id", "amount"))
+            answers[str(tags["http.response.status_code"]), *told] += 1
+    assert answers == {
+        ("200", "final", "demo-speech", 0.0015): ATTEMPTS - 2,
+        ("429", "free", "demo-speech", 0): 1,
+        ("500", "free", "demo-speech", 0): 1,
+    }
+
+
+def test_the_bill_of_each_gpu_is_what_its_spans_and_nobody_used(played: Played) -> None:
+    told = played.ledger("report", "--from", "2020-01-01", "--by", "gpu")
+    [total] = told["totals"]
+    lines = {line["gpu"]: (Decimal(line["cost"]), Decimal(line["idle"])) for line in told["lines"]}
+    assert lines.keys() == {gpus.BUSY_ID, gpus.IDLE_ID, "(direct)"}
+    assert lines["(direct)"] == ((ATTEMPTS - 2) * Decimal("0.0015"), 0)
+    assert sum(lines[gpus.BUSY_ID]) == sum(lines[gpus.IDLE_ID]), "both were there for the same time"
+    assert lines[gpus.IDLE_ID][0] == 0 < min(*lines[gpus.BUSY_ID], lines[gpus.IDLE_ID][1])
+    assert sum(map(sum, lines.values())) == Decimal(total["paid"])
+    assert {"idle", "startup"} <= total["nobody"].keys()
+    assert sum(map(Decimal, total["nobody"].values())) == sum(idle for _, idle in lines.values())
+
+
+def test_a_job_is_charged_for_all_its_attempts_and_wastes_those_that_failed(played: Played) -> None:
+    jobs = {line["job"]: line for line in played.ledger("jobs", "--from", "2020-01-01", "--sort", "last")}
+    assert jobs.keys() == played.jobs.keys()
+    for job_id, (kind, status) in played.jobs.items():
+        line = jobs[job_id]
+        cost, wasted = Decimal(line["cost"]), Decimal(line["wasted"])
+        assert (line["attempts"], line["outcome"]) == (2 if kind == "retried" else 1, status)
+        if kind == "retried":
+            assert 0 < wasted < cost
+        else:
+            assert wasted == (0 if status == "completed" else cost)
+    [total] = played.ledger("report", "--from", "2020-01-01")["totals"]
+    assert sum(Decimal(line["cost"]) for line in jobs.values()) == Decimal(total["spent"])
+    assert sum(Decimal(line["wasted"]) for line in jobs.values()) == Decimal(total["wasted"])
+
+
+def test_the_ledger_proves_that_it_adds_up(played: Played) -> None:
+    proof = played.ledger("verify", "--recompute")
+    assert proof["deviations"] == []
+    assert proof["spans"] > ATTEMPTS
 
 
 # -- the gateway's own account -----------------------------------------------------------------------------------------
@@ -264,7 +383,7 @@ def test_prometheus_has_durations_of_the_spans(played: Played) -> None:
         lambda: played.prometheus.number("sum(traces_span_metrics_duration_seconds_count)") == spans, "the last scrape"
     )
     jobs = f'traces_span_metrics_duration_seconds_count{{span_name="process {QUEUE}"}}'
-    assert played.prometheus.number(f"sum({jobs})") == JOBS
+    assert played.prometheus.number(f"sum({jobs})") == ATTEMPTS
     slowest = max(span.end_ns - span.start_ns for span in played.of("video-worker")) / 1e9
     assert played.prometheus.number("sum(traces_span_metrics_duration_seconds_sum)") >= slowest
 

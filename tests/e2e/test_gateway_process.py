@@ -14,8 +14,18 @@ from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untype
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from tests.benchmarks.process import free_ports
-from tests.e2e.gateway import Client, Gateway, Ports, Sink, configuration, run_to_end, to_sink
-from tests.e2e.support import HOST, Launcher, environment, get, python, until
+from tests.e2e.gateway import (
+    Client,
+    Gateway,
+    Ports,
+    Sink,
+    balances,
+    configuration,
+    own_metrics,
+    run_to_end,
+    to_sink,
+)
+from tests.e2e.support import HOST, Launcher, Server, environment, get, python, until
 from tests.support.otlp import traces
 
 STOP_S_MAX = 14.0
@@ -38,10 +48,8 @@ def started(launcher: Launcher, sink: Sink, **more: Any) -> Gateway:
     return Gateway(launcher, ports, configuration(ports, to_sink(sink.port), **more))
 
 
-# -- start -------------------------------------------------------------------------------------------------------------
-
-
-def test_without_a_file_it_starts_with_the_defaults(launcher: Launcher) -> None:
+def started_by_default(launcher: Launcher) -> tuple[Server, Ports]:
+    """Without a configuration, but for the ports."""
     ports = Ports.free()
     places = {
         "receivers.otlp.protocols.grpc.endpoint": ports.grpc,
@@ -54,6 +62,14 @@ def test_without_a_file_it_starts_with_the_defaults(launcher: Launcher) -> None:
     env = environment(XDG_STATE_HOME=str(launcher.folder))
     server = launcher.start("gateway", python("otel_pipeline", "gateway", *moved), env)
     server.wait_until(lambda: get(f"http://{HOST}:{ports.health}/readyz")[0] == 200, "ready")
+    return server, ports
+
+
+# -- start -------------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_file_it_starts_with_the_defaults(launcher: Launcher) -> None:
+    server, ports = started_by_default(launcher)
     with Client(ports.grpc) as client:
         assert client.send(spans(1)) == b""
     assert (launcher.folder / "otel-pipeline" / "outbox" / "data.mdb").exists()
@@ -61,6 +77,17 @@ def test_without_a_file_it_starts_with_the_defaults(launcher: Launcher) -> None:
     server.wait_until(lambda: b"traces_span_metrics_calls_total" in get(page)[1], "metrics of the spans")
     server.terminate()
     assert server.wait(STOP_S_MAX) == 0
+
+
+def test_by_default_spans_of_hosts_without_gpus_wait_for_no_samples(launcher: Launcher) -> None:
+    server, ports = started_by_default(launcher)
+    jobs = {"otel_pipeline.job.outcome": "completed", "otel_pipeline.stage.name": "render"}
+    with Client(ports.grpc) as client:
+        client.send(spans(1, **jobs))
+    passed = ("traces", "debug")
+    server.wait_until(lambda: balances(ports.telemetry)[passed].exported == 10, "all spans")
+    counts = own_metrics(ports.telemetry)["otel_pipeline_gpu_spans_total"]
+    assert {labels["status"]: value for labels, value in counts if labels["status"] == "parked"} == {"parked": 0}
 
 
 def test_every_mistake_is_told_at_once(launcher: Launcher) -> None:

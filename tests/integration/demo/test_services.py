@@ -99,6 +99,13 @@ def test_a_good_job_ends_completed_with_its_files(finished: Finished) -> None:
     assert content == {"voice.wav": b"RIFF", "image.png": b"\x89PNG", "video.png": b"\x89PNG"}
 
 
+def test_a_job_that_asked_for_too_much_is_tried_again_with_less(finished: Finished) -> None:
+    output, jobs = finished
+    job, status = jobs["retried"]
+    assert status["status"] == "completed"
+    assert (output / job.id / "video.png").is_file()
+
+
 def test_a_job_from_the_cache_ends_completed(finished: Finished) -> None:
     assert finished[1]["cached"][1]["status"] == "completed"
 

@@ -96,6 +96,22 @@ def test_key_attributes_are_shown_short_and_others_are_not() -> None:
     assert text.endswith(shown)
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("0.000157303", "0.0001573"),
+        ("197.74374781491406", "197.7"),
+        ("2.4713000001e-05", "2.471e-05"),
+        ("0.0015", "0.0015"),
+        ("1.2.34567", "1.2.34567"),
+        ("42", "42"),
+    ],
+)
+def test_what_a_span_cost_is_shown_with_the_digits_that_one_reads(value: str, shown: str) -> None:
+    text = tree.render([line(span(1, attributes=[attribute("otel_pipeline.cost.amount", value)]))])
+    assert f" · cost.amount={shown}" in text
+
+
 def test_equal_neighbours_become_one_line_but_failures_do_not() -> None:
     polls = [span(n, 1, "GET", attributes=[attribute("url.full", f"http://h/history/{n}")]) for n in range(2, 8)]
     failed = span(8, 1, "GET", status={"code": 2})

@@ -35,6 +35,9 @@ def test_the_password_is_not_shown() -> None:
         ("{url: 'postgresql://u:s3c@ret@h/d'}", "write %2F, %40 or %20"),
         ("{url: 'postgresql://u@h/d?password=s3cret'}", "has a password behind the host"),
         ("{error_groups: {retention: 1m}}", "store.error_groups.retention: must be greater than or equal to 3600"),
+        ("{ledger: {period: 7s}}", "store.ledger.period: must be whole seconds that an hour is a multiple of"),
+        ("{ledger: {period: 1500ms}}", "store.ledger.period: must be whole seconds that an hour is a multiple of"),
+        ("{ledger: {period: 2h}}", "store.ledger.period: must be less than or equal to 3600"),
         ("{path: /x}", "store.path: unknown key; allowed: cost_reports, error_groups, ledger, url"),
     ],
 )
