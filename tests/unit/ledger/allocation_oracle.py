@@ -26,7 +26,7 @@ class Expected:
 def expected(
     tape: Tape, claims: Sequence[Claim], start: int, end: int, *, mode: Mode, links: Mapping[str, str]
 ) -> Expected:
-    """What the tape's GPU costs from start to end. Of each span, GPU and attempt one claim that may end as it starts."""
+    """What the tape's GPU costs from start to end. Claims are one of each span, GPU and attempt."""
     here = [claim for claim in claims if claim.gpu == tape.gpu]
     above = {span: ancestors(span, parents_of(claims, links)) for span in {claim.span for claim in here}}
     shares = {(claim.span, claim.attempt): Fraction(0) for claim in here}

@@ -42,7 +42,9 @@ def one_of_each(claims: Sequence[Claim]) -> list[Claim]:
 @given(days())
 def test_the_sweep_gives_what_the_slow_oracle_gives_on_both_gpus(day: Day) -> None:
     claims = one_of_each(day.claims)
-    table = claim_table(claims, day.links)
+    backwards = [one for one in day.claims if one.start_ns > one.end_ns]
+    table = claim_table([*claims, *backwards], day.links)
+    assert table.dropped == tuple(sorted({(one.span, one.gpu) for one in backwards}))
     for tape in day.tapes:
         oracle = expected(tape, claims, day.cuts[0], day.cuts[-1], mode=day.mode, links=day.links)
         here = sorted((one.start_ns, one.span, one.attempt) for one in claims if one.gpu == tape.gpu)
