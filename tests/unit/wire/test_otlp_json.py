@@ -332,9 +332,11 @@ JUNK = st.recursive(
 def test_any_json_is_a_request_or_a_wire_error(tree: Any) -> None:
     for text in (json.dumps(tree), json.dumps({"resourceSpans": tree})):
         try:
-            read(text)
+            found = read(text)
         except WireError:
             continue
+        again = read(otlp_json.encode(Signal.TRACES, found.SerializeToString()))
+        assert again.SerializeToString(deterministic=True) == found.SerializeToString(deterministic=True)
 
 
 # -- responses ---------------------------------------------------------------------------------------------------------
