@@ -223,6 +223,9 @@ CLASSIFY_LINE_BYTES_MAX: Final = 4 * 1024 * 1024
 REDACTION_HITS_MAX: Final = 16_384
 """Places in one request that may hold a secret, before all of it is decoded: each costs a call into Python."""
 
+AUTOMATA_KEPT: Final = 16
+"""Compiled automata of redaction, up to 400 KB each: four for a choice of kinds, and most pipelines choose the same."""
+
 REDACTION_TEXTS_KEPT: Final = 8_192
 REDACTION_TEXT_CHARS_KEPT: Final = 256
 """Texts without a secret that are remembered, so that names and hosts are searched once: 4 MiB at most."""

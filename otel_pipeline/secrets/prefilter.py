@@ -5,11 +5,12 @@ Without it google-re2 does the same, several times slower. See docs/adr/0004-red
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import re2  # type: ignore[import-untyped]  # has no stubs
 
-from otel_pipeline.limits import REDACTION_HITS_MAX
+from otel_pipeline.limits import AUTOMATA_KEPT, REDACTION_HITS_MAX
 
 try:
     import hyperscan
@@ -44,14 +45,8 @@ class Automaton:
     """hyperscan: all triggers in one automaton."""
 
     def __init__(self, triggers: Sequence[str]) -> None:
-        self._database: Any = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-        count = len(triggers)
-        self._database.compile(
-            expressions=[trigger.encode("latin-1") for trigger in triggers],
-            ids=list(range(count)),
-            elements=count,
-            flags=[hyperscan.HS_FLAG_DOTALL] * count,
-        )
+        self._database: Any = hyperscan.loadb(_compiled(tuple(triggers)), hyperscan.HS_MODE_BLOCK)
+        self._database.scratch = hyperscan.Scratch(self._database)  # of its own: two scans at once cannot share one
 
     def places(self, data: bytes) -> list[int] | None:
         """The last byte of each."""
@@ -76,6 +71,21 @@ class Automaton:
 
         self._database.scan(data, match_event_handler=note)
         return found
+
+
+@lru_cache(AUTOMATA_KEPT)
+def _compiled(triggers: tuple[str, ...]) -> bytes:
+    """The automaton of the triggers, to be loaded: each pipeline's redaction has the same, and compiling takes long."""
+    database: Any = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+    count = len(triggers)
+    database.compile(
+        expressions=[trigger.encode("latin-1") for trigger in triggers],
+        ids=list(range(count)),
+        elements=count,
+        flags=[hyperscan.HS_FLAG_DOTALL] * count,
+    )
+    found: bytes = hyperscan.dumpb(database)
+    return found
 
 
 class OneByOne:

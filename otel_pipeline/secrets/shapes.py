@@ -8,6 +8,7 @@ may be any byte and any length. So a new trigger can make the search slower, but
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any, Final
 
 _ANY: Final = frozenset(range(256))
@@ -30,6 +31,7 @@ def shape(trigger: str) -> tuple[frozenset[int], int]:
     return frozenset(found) | frozenset(found.lower()) | frozenset(found.upper()), parsed.getwidth()[0]
 
 
+@cache
 def signs(trigger: str) -> tuple[bytes, ...]:
     """Literals, one of which stands in each match: an item of the trigger chooses between them. Empty: not known."""
     parsed = _PARSER.parse(trigger.encode("latin-1"))

@@ -22,12 +22,19 @@ from tests.support.ledger_records import GPU, SECOND, T0, One, moment, record
 from tests.support.ledger_view_laws import filled
 
 
-@pytest.fixture
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr("otel_pipeline.ledger_report_commands.time.time_ns", lambda: (T0 + 7200) * SECOND)
-    watched = filled(open_database(tmp_path / "store.db", owner=True))
-    yield tmp_path
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Filled once: the commands only read."""
+    directory = tmp_path_factory.mktemp("store")
+    watched = filled(open_database(directory / "store.db", owner=True))
+    yield directory
     watched.database.close()
+
+
+@pytest.fixture
+def directory(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("otel_pipeline.ledger_report_commands.time.time_ns", lambda: (T0 + 7200) * SECOND)
+    return store
 
 
 def invoke(directory: Path, *arguments: str) -> Result:
@@ -168,8 +175,8 @@ def test_jobs_are_listed_with_cost_and_outcome(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("grain", ["span", "job", "gpu"])
-def test_an_export_passes_the_strict_check(directory: Path, grain: str) -> None:
-    path = directory / "focus.csv"
+def test_an_export_passes_the_strict_check(directory: Path, tmp_path: Path, grain: str) -> None:
+    path = tmp_path / "focus.csv"
     text = printed(directory, "export", "--from", moment(0), "--to", moment(7200), "--grain", grain, "-o", str(path))
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)

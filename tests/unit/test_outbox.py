@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline.errors import OutboxError, OutboxFull
@@ -264,7 +264,6 @@ def test_waiting_ends_when_an_entry_arrives_and_when_the_outbox_closes(outbox: O
     assert time.monotonic() - started_s < 600  # neither waited for its time to run out
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["append", "jaeger", "file", "restart"]), st.integers(0, 5), st.integers(0, 3)),

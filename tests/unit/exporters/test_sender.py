@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline.errors import Refused, TooLarge, Unavailable
@@ -371,7 +371,6 @@ def test_X3_a_partial_success_is_counted_and_not_sent_again(bench: Bench, answer
     assert bench.totals() == Totals(3 - lost, {"rejected_by_backend": lost} if lost else {}, 0)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 5), min_size=1, max_size=6),
     said=st.lists(st.sampled_from(["ok", "some", "refused", "too_large", "later", "broken"]), max_size=25),

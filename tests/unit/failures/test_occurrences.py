@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline.failures.occurrences import VERSION, Group, decode, encode, shortened
@@ -17,7 +17,6 @@ GROUPS = st.builds(Group, TEXT, TEXT, TEXT, st.booleans(), TEXT, TEXT, TEXT, TEX
 NUMBERS = st.integers(-(2**63), 2**63 - 1)
 
 
-@settings(deadline=None)
 @given(
     st.lists(GROUPS, min_size=1, max_size=4),
     st.lists(TEXT, max_size=3),
@@ -56,14 +55,12 @@ def test_a_record_that_is_cut_anywhere_is_refused() -> None:
         decode(whole + b"\0")
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_random_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="record|table"):
         decode(data)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 255))
 def test_a_changed_byte_is_read_or_refused(place: int, value: int) -> None:
     damaged = bytearray(record([Seen(), Seen(fingerprint="b", span=2)]))

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from otel_pipeline.gpu.join import Joined, Spans, Status, join
@@ -21,8 +21,6 @@ START = 1_750_000_000 * 10**9
 UTILIZATION, MEMORY, POWER, ENERGY = Quantity
 Samples = list[tuple[int, float]]
 SCALE = {UTILIZATION: 1.0, MEMORY: 8e10, POWER: 700.0, ENERGY: 1e7}
-
-examples = settings(max_examples=40, deadline=None)
 
 
 @st.composite
@@ -68,7 +66,6 @@ def same(one: Joined, other: Joined) -> bool:
     return all(np.array_equal(left, right, equal_nan=True) for left, right in pairs)
 
 
-@examples
 @given(st.data(), st.sampled_from(Quantity), intervals())
 def test_it_answers_as_the_oracle_does(data: st.DataObject, quantity: Quantity, spans: list[tuple[int, int]]) -> None:
     given_samples = data.draw(samples(quantity))
@@ -91,7 +88,6 @@ def test_it_answers_as_the_oracle_does(data: st.DataObject, quantity: Quantity, 
             assert found.energy_j[row] == pytest.approx(float(answer.total), abs=1e-6)
 
 
-@examples
 @given(st.data(), st.sampled_from(Quantity), intervals(), st.randoms(use_true_random=False))
 def test_order_and_repetition_of_arrival_change_nothing(
     data: st.DataObject,
@@ -112,7 +108,6 @@ def test_order_and_repetition_of_arrival_change_nothing(
     assert timelines.counts["duplicate"] == len(given_samples)
 
 
-@examples
 @given(st.data(), intervals())
 def test_nothing_is_negative_and_no_energy_is_above_the_counters_difference(
     data: st.DataObject, spans: list[tuple[int, int]]
@@ -132,7 +127,6 @@ def test_nothing_is_negative_and_no_energy_is_above_the_counters_difference(
     assert not (energy > counted[-1][1] - counted[0][1]).any()
 
 
-@settings(max_examples=15, deadline=None)
 @given(st.data(), st.integers(0, 2**32 - 1))
 def test_spans_asked_together_are_answered_as_each_alone(data: st.DataObject, seed: int) -> None:
     timelines = Timelines()
@@ -157,7 +151,6 @@ def test_spans_asked_together_are_answered_as_each_alone(data: st.DataObject, se
             assert one == pytest.approx(other, nan_ok=True), each.name
 
 
-@examples
 @given(st.data())
 def test_spans_side_by_side_add_up_to_the_counters_difference(data: st.DataObject) -> None:
     counted = data.draw(samples(ENERGY, resets=False))
@@ -169,7 +162,6 @@ def test_spans_side_by_side_add_up_to_the_counters_difference(data: st.DataObjec
     assert found.energy_j.sum() == pytest.approx(counted[-1][1] - counted[0][1], abs=1e-6)
 
 
-@examples
 @given(st.data(), st.sampled_from([UTILIZATION, POWER, ENERGY]))
 def test_cutting_a_span_in_two_changes_no_sum(data: st.DataObject, quantity: Quantity) -> None:
     given_samples = data.draw(samples(quantity))
@@ -184,7 +176,6 @@ def test_cutting_a_span_in_two_changes_no_sum(data: st.DataObject, quantity: Qua
     assert values[0] == pytest.approx(values[1] + values[2], abs=1e-6)
 
 
-@examples
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 3.0), st.sampled_from([0.02, 0.1, 0.25, 1.0]))
 def test_the_energy_lies_within_its_bound(seed: int, seconds: float, interval: float) -> None:
     """A counter as drivers have it: its steps come every 100 ms, and it is read at some other pace."""
@@ -207,7 +198,6 @@ def test_the_energy_lies_within_its_bound(seed: int, seconds: float, interval: f
     assert (np.abs(found.energy_j - true) <= found.energy_error_j + 1e-6).all()
 
 
-@examples
 @given(st.data(), st.integers(0, 2**32 - 1), st.integers(60, 400))
 def test_forgetting_makes_no_number_wrong_only_less_known(data: st.DataObject, seed: int, count: int) -> None:
     """Small columns: most rows are soon one in 10 s, and the oldest go."""

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline.gpu.clocks import Offset
@@ -315,7 +315,6 @@ def test_all_gpus_of_a_span_are_waited_for() -> None:
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data(), st.integers(1, 400))
 def test_the_highest_of_any_range_is_found_while_rows_are_appended(data: st.DataObject, count: int) -> None:
     column = np.array(data.draw(st.lists(st.integers(0, 50), min_size=count, max_size=count)), np.float64)

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline.gpu.join import Joined, Spans, join
@@ -95,7 +95,6 @@ def expect_the_same(timelines: Timelines, gpus: list[int], spans: list[tuple[int
             assert np.array_equal(found, right, equal_nan=True), (each.name, gpu)
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.sampled_from(QUIRKS + ("none",) * 10), min_size=2, max_size=8),
     st.sampled_from([(15.0, 30.0), (5.0, 39.0), (-2.0, 45.0), (15.0, 39.95), (15.0, 16.0), (28.0, 30.0)]),

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from otel_pipeline.ledger import focus_check
 from otel_pipeline.ledger.allocation import Mode, allocate
@@ -25,7 +24,7 @@ from otel_pipeline.ledger.money import NANO
 from otel_pipeline.ledger.price_rows import Row, moment_ns
 from otel_pipeline.ledger.tape import Billed, Tape
 from tests.unit.ledger.conftest import PROPERTIES
-from tests.unit.ledger.strategies import claim_lists, cut_lists, tapes
+from tests.unit.ledger.strategies import Day, days
 
 START = moment_ns("2026-12-31T23:59:00")
 MINUTE = 60 * NANO
@@ -73,10 +72,10 @@ def test_ratios_and_quantities_add_up_exactly() -> None:
 
 
 @PROPERTIES
-@given(tapes(), claim_lists(), cut_lists(), st.sampled_from(Mode))
-def test_whatever_was_allocated_passes_the_check(tape: Tape, claims: list[Claim], cuts: list[int], mode: Mode) -> None:
-    found = allocate(tape, claim_table(claims), cuts, mode)
-    rows = [dict.fromkeys(COLUMNS, "") | one for one in allocated(ACCOUNT, found, mode=mode)]
+@given(days())
+def test_whatever_was_allocated_passes_the_check(day: Day) -> None:
+    found = allocate(day.tapes[0], claim_table(day.claims, day.links), day.cuts, day.mode)
+    rows = [dict.fromkeys(COLUMNS, "") | one for one in allocated(ACCOUNT, found, mode=day.mode)]
     assert not mistakes(COLUMNS, rows)
     assert sum(Decimal(one["BilledCost"]) for one in rows) * NANO == sum(found.totals)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from otel_pipeline.ledger.charge import Quantities, Status, charge
@@ -41,7 +41,6 @@ def rows(draw: st.DrawFn) -> Row:
 QUANTITIES = st.fixed_dictionaries(dict.fromkeys(FIELDS, COUNT))
 
 
-@settings(deadline=None, max_examples=300)
 @given(st.lists(st.tuples(rows(), QUANTITIES, RESOLUTIONS, st.booleans()), min_size=1, max_size=4))
 def test_each_row_gets_what_charge_says(asked: list[tuple[Row, dict[str, int], str, bool]]) -> None:
     plans = [plan_of(row, resolution, failed=failed) for row, _, resolution, failed in asked]

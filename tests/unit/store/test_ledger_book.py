@@ -30,7 +30,7 @@ def test_a_law_of_the_ledger_holds_on_sqlite(law: Callable[[Database], None], fr
 
 
 ANY = settings(
-    max_examples=300 if FULL else 12,
+    max_examples=300 if FULL else 3,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -72,7 +72,7 @@ def test_an_empty_ledger_has_an_empty_report(fresh: Callable[[], Database]) -> N
 
 
 @settings(
-    max_examples=200 if FULL else 5,
+    max_examples=200 if FULL else 2,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -7,7 +7,7 @@ import zlib
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline.errors import WireError
@@ -29,27 +29,23 @@ def cut(data: bytes, at: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(edges)]
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=50), max_size=4), st.lists(st.integers(0, 500), max_size=6), st.integers(0, 3))
 def test_a_gzip_body_of_any_members_in_any_pieces_is_inflated(members: list[bytes], at: list[int], zeros: int) -> None:
     packed = bytes(zeros).join(gzip.compress(member, mtime=0) for member in members) + bytes(zeros if members else 0)
     assert inflated("gzip", cut(packed, at), 1000) == b"".join(members)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=100), st.lists(st.integers(0, 500), max_size=6))
 def test_a_deflate_body_in_any_pieces_is_inflated(data: bytes, at: list[int]) -> None:
     assert inflated("deflate", cut(zlib.compress(data), at), 1000) == data
 
 
-@settings(deadline=None)
 @given(st.integers(1, 100), st.integers(0, 100))
 def test_no_more_than_the_bound_is_inflated(bytes_max: int, more: int) -> None:
     packed = gzip.compress(bytes(bytes_max + more), mtime=0)
     assert inflated("gzip", [packed], bytes_max) == bytes(bytes_max)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["gzip", "deflate"]), st.lists(st.binary(min_size=1, max_size=20), max_size=5))
 def test_any_bytes_are_a_body_or_a_wire_error(encoding: str, pieces: list[bytes]) -> None:
     offset = 0

@@ -9,8 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as budget
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -468,7 +467,6 @@ JSON = st.recursive(
 
 
 @given(JSON)
-@budget(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_whatever_comes_it_is_read_without_a_fault(value: Any) -> None:
     before = {name: hook.failures for name, hook in HOOKS.items() if name.startswith("outcomes.")}
     outcomes.returned(value)
