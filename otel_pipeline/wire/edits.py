@@ -70,8 +70,11 @@ class Overlay:
 
     def put(self, codes: Codes, values: Sequence[Any], fields: Sequence[bytes], mask: Mask | None = None) -> None:
         """Give the rows (in `mask`) with a code >= 0 one of some values; `fields` are the same, serialized."""
-        chosen = codes >= 0 if mask is None else mask & (codes >= 0)
-        np.copyto(self.codes, codes + np.int32(len(self.fragments)), where=chosen)
+        if mask is None and not len(self.fragments) and not (self.codes == DELETED).any():
+            np.maximum(codes, UNTOUCHED, out=self.codes)
+        else:
+            chosen = codes >= 0 if mask is None else mask & (codes >= 0)
+            np.copyto(self.codes, codes + np.int32(len(self.fragments)), where=chosen)
         self.values.extend(values)
         self.fragments.add(fields)
 
@@ -220,6 +223,17 @@ class Edits:
         """Whether a field was edited in some row."""
         return name in self._overlays
 
+    def marks(self, name: Hashable) -> Ints | None:
+        """A number for what each row's field was set to, the same for equal values as long as this process lives; 0 for
+        those that were not edited. None if no row was.
+        """
+        overlay = self._overlays.get(name)
+        if overlay is None:
+            return None
+        values = (tuple(value) if isinstance(value, list) else value for value in overlay.values)
+        marks = [hash((name, type(value).__name__, value)) | 1 for value in values]
+        return np.array([*marks, DELETED, 0], np.int64)[overlay.codes]
+
     def over_lists(
         self, name: Hashable, codes: Codes, values: list[tuple[Value, ...]]
     ) -> tuple[Codes, list[tuple[Value, ...]]]:
@@ -243,6 +257,13 @@ class Edits:
             return column
         parts = Overlay(0, 0, overlay.codes, [value[part] for value in overlay.values])
         return type(column)(*parts.over(column.codes, column.values))
+
+    def value(self, name: Hashable, row: int) -> tuple[Any] | tuple[()]:
+        """What one row's field was set to, None if it was deleted; nothing if it was not edited."""
+        overlay = self._overlays.get(name)
+        if overlay is None or overlay.codes[row] == UNTOUCHED:
+            return ()
+        return (overlay.values[overlay.codes[row]] if overlay.codes[row] >= 0 else None,)
 
     def text(self, name: Hashable, row: int) -> str | None:
         """What one row's edited attribute reads as, empty if it is no text; None if it was not edited."""

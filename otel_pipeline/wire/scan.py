@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import DecodeError
 
 from otel_pipeline.errors import Uncanonical, WireError
+from otel_pipeline.wire import cells
 from otel_pipeline.wire.batch import Batch
 from otel_pipeline.wire.edits import EXCEPTION_KEYS
 from otel_pipeline.wire.kernel import COMPILED, Kernel, kernel
@@ -51,9 +52,11 @@ class BatchReader:
         self._variant = variant or kernel()
         self._normalised: list[bool] = []
         wanted = [key for key in dict.fromkeys(attributes) if key not in EXCEPTION_KEYS]
-        self._keys = {key: index for index, key in enumerate((*EXCEPTION_KEYS, *wanted))}
+        self._keys = (*EXCEPTION_KEYS, *wanted)
         spec = signal.value
         names = tuple(key.encode() for key in self._keys)
+        self._columns = dict.fromkeys(self._keys, cells.WIDTH)
+        """Key -> cell of its column; the first is an empty one for all that have not occurred."""
         if max(map(len, names)) > KEY_BYTES_MAX:
             raise ValueError(f"an attribute key of more than {KEY_BYTES_MAX} bytes")
         self._scanner = self._variant.scanner(int(spec.row_message), spec.slots, names)
@@ -65,8 +68,14 @@ class BatchReader:
         self._normalised = [False] * len(bodies)
         while not self._scan(bodies, parts):
             bodies = [b"" if part.error else body for body, part in zip(bodies, parts, strict=True)]
+            if self._scanner.wanting:
+                places = self._scanner.widen().tolist()
+                self._columns = {
+                    key: cells.WIDTH + cells.ATTRIBUTE * place for key, place in zip(self._keys, places, strict=True)
+                }
         rows, scopes, groups = self._scanner.tables()
-        return Batch(self._signal, self._scanner.data, (rows, scopes, groups), self._keys, self._variant), parts
+        told = (self._columns, self._variant)
+        return Batch(self._signal, self._scanner.data, (rows, scopes, groups), *told), parts
 
     def _scan(self, bodies: list[bytes], parts: list[Part]) -> bool:
         """Scan all bodies. False if one was refused or had to be normalised, so that all must be joined anew."""
@@ -89,7 +98,7 @@ class BatchReader:
             else:
                 first = self._count(parts[index], first)
             start = end
-        return clean
+        return clean and not scanner.wanting
 
     def _count(self, part: Part, first: int) -> int:
         last = int(self._scanner.row_count)
