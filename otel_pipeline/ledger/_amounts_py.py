@@ -20,8 +20,8 @@ def amounts(plan, used, places, parts, others):
     """n$ of each row (int64), and whether it is KNOWN, NOT_KNOWN or NOT_TRIED (uint8).
 
     plan: place of each row's plan, -1 for none; used: quantities, int64 (fields, rows), and places: where these are
-    among all fields. By plan: parts (plans, fields), and `others` (plans, 6): kind, main field, whole, step, least, fine;
-    all int64. What is not HARD has products below 2**62.
+    among all fields. By plan: parts (plans, fields), and `others` (plans, 6): kind, main field, whole, step, least,
+    fine; all int64. What is not HARD has products below 2**62.
     """
     rows = plan.shape[0]
     nano = np.zeros(rows, np.int64)

@@ -30,10 +30,11 @@ WRITTEN: Final = (AMOUNT, INCLUSIVE, CURRENCY, DELTA, *TEXTS)
 ID_CELLS: Final = [cells.TRACE_HI, cells.TRACE_LO, cells.SPAN_ID, cells.PARENT_ID]
 
 
-def write(batch: Batch, priced: Priced, sums: Ints, money: Ints, having: Set[str]) -> None:
-    """Set the attributes; what is not known is not set. `sums` and `money` are what each row of the batch costs with all
-    below it, and in which currency (a number; below 0: nothing, or not known).
+def write(batch: Batch, priced: Priced, inclusive: tuple[Ints, Ints], having: Set[str]) -> None:
+    """Set the attributes; what is not known is not set. `inclusive` is what each row of the batch costs with all below
+    it, and in which currency (a number; below 0: nothing, or not known).
     """
+    sums, money = inclusive
     rows, nano, own = priced.looked.rows, priced.nano, priced.money
     live, local = distinct(priced.verdict)
     verdicts = [priced.catalogue.verdicts[number] for number in live]

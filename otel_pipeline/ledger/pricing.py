@@ -60,7 +60,8 @@ class Priced:
     @property
     def charged(self) -> Mask:
         """The rows that are charged as calls."""
-        return (self.catalogue.flags[self.looked.number] & CHARGED) != 0
+        charged: Mask = (self.catalogue.flags[self.looked.number] & CHARGED) != 0
+        return charged
 
     def reported(self) -> tuple[Ints, Strings]:
         """What the senders of calls said these cost: n$ or UNKNOWN, and the currency."""

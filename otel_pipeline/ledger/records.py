@@ -2,8 +2,8 @@
 seen. Bytes only.
 
 A record is a line of JSON, which lists distinct facts, verdicts and texts, and behind it columns of little-endian
-numbers, one column after another. So thousands of spans that are alike cost no Python time for each. What differs from job to job
-(the job's id, its user) is a column of its own: facts are few, and the same from batch to batch.
+numbers, one column after another. So thousands of spans that are alike cost no Python time for each. What differs from
+job to job (the job's id, its user) is a column of its own: facts are few, and the same from batch to batch.
 """
 
 from __future__ import annotations

@@ -120,15 +120,13 @@ class Reported:
     currency: Strings
 
 
-def quantities(
-    batch: Batch, having: Set[str], more: Mapping[str, tuple[str, int]]
-) -> tuple[tuple[str, ...], Ints]:
+def quantities(batch: Batch, having: Set[str], more: Mapping[str, tuple[str, int]]) -> tuple[tuple[str, ...], Ints]:
     """What each span used: names of quantities that any span tells, and a line each (names, rows); UNKNOWN where it
     says nothing. `more` are attributes besides QUANTITIES.
     """
     if having.isdisjoint(QUANTITIES) and having.isdisjoint(more):
         return (), np.empty((0, len(batch)), np.int64)
-    asked = {key: told for key, told in (QUANTITIES | more).items() if key in having}
+    asked = {key: told for key, told in {**QUANTITIES, **more}.items() if key in having}
     lines = batch.wholes(tuple(asked), [units for _, units in asked.values()], UNITS_MAX)
     names = dict.fromkeys(name for name, _ in asked.values())
     if len(names) < len(asked):

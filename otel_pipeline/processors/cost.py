@@ -193,7 +193,8 @@ class CostProcessor:
         if len(rows) < len(batch):
             nano, money = np.zeros(len(batch), np.int64), np.full(len(batch), NO_MONEY)
             nano[rows], money[rows] = priced.nano, priced.money
-        marks.write(batch, priced, *self._lineage.totals(nano, money), having)
+        sums, sums_money = self._lineage.totals(nano, money)
+        marks.write(batch, priced, (sums, sums_money), having)
         self._count(priced)
         if self._keeps and len(rows):
             batch.record(BOOK, marks.record(batch, priced, having))
@@ -211,14 +212,14 @@ class CostProcessor:
     # -- what is known -------------------------------------------------------------------------------------------------
 
     def _numbers(self, batch: Batch, having: AbstractSet[str], extra: Ints) -> Ints:
-        """Each row's place in the catalogue, which learns what is new. If that is too much, rows are told apart by less."""
+        """Each row's place in the catalogue, which learns what is new. If that is much, rows are told apart by less."""
         resources = batch.distinct_resources()
         places = np.array([self._place(resource) for resource in resources], np.int64)
         if self._catalogue.is_full:
             self._forget()
         for shown, by_value, fresh_max in self._levels:
             for _ in range(2):
-                found = batch.alike(self._likeness, shown, by_value, places, extra, fresh_max)
+                found = batch.alike(self._likeness, (shown, by_value), places, extra, fresh_max)
                 if found is not None:
                     lists = batch.lists(GPU_IDS) if found[1] and GPU_IDS in having else NO_LISTS
                     for row in found[1]:
@@ -309,7 +310,10 @@ class CostProcessor:
     def _count(self, priced: Priced) -> None:
         """Count calls by what they cost, and spans without a price."""
         catalogue = priced.catalogue
-        for wanted, family in ((catalogue.is_final, self._costs), (catalogue.currency_of == UNKNOWN_MONEY, self._unpriced)):
+        for wanted, family in (
+            (catalogue.is_final, self._costs),
+            (catalogue.currency_of == UNKNOWN_MONEY, self._unpriced),
+        ):
             rows = wanted[priced.verdict].nonzero()[0]
             if not len(rows):
                 continue

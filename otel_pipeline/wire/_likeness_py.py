@@ -33,8 +33,8 @@ class Likeness:
         """The number of each row (int32), and the first row of each number that is new: the last numbers, in order.
 
         columns: cell of each attribute that is looked at (int64); names: a number for each, odd if its value matters,
-        even if only whether it is there. places: a number for each group, extra: one for each row (or none at all), which set rows apart, too;
-        so do the span kind and the status code.
+        even if only whether it is there. places: a number for each group, extra: one for each row (or none at all),
+        which set rows apart, too; so do the span kind and the status code.
         None if there are more than `fresh_max` new ones or no numbers are left: then nothing has changed.
         """
         rows = table.shape[0]

@@ -74,7 +74,8 @@ cdef class Lineage:
     @cython.locals(row=Py_ssize_t, slot=Py_ssize_t, place=Py_ssize_t)
     cdef _below(self, const long long[::1] order, const long long[::1] gpus, const long long[::1] sizes,
                 long long[::1] found)
-    @cython.locals(_step=Py_ssize_t, above=Py_ssize_t, kept=Py_ssize_t)
+    @cython.locals(_step=Py_ssize_t, above=Py_ssize_t, kept=Py_ssize_t, both="long long",
+                   more="long long")
     cdef void _hand_on(self, Py_ssize_t row, Py_ssize_t slot) noexcept
     @cython.locals(_step=Py_ssize_t, above=Py_ssize_t, slot=Py_ssize_t, start="long long", end="long long",
                    own="long long", size="long long", first="long long", last="long long", fresh="long long",

@@ -1,7 +1,8 @@
 """Lineage: which span stands above which, within a batch and over batches, and what that means for costs.
 
 A span ends after its children, so these arrive with it or before it. What they leave for a parent that is not there yet
-is kept by the parent's id, in a table of two generations: when one is half full, the older one is forgotten.
+is kept by the parent's id, in a table of two generations: when one is half full, the older one is forgotten. Of times
+only the first, the last, and how much of it was used are kept: what comes later into a gap between is not counted.
 
 Three things go up from a span to those above it: that it tells the use of a model (so that an outer span which tells
 the same call is not charged again), the time in which it used GPUs (which is not the own time of those above), and what
@@ -57,8 +58,8 @@ class Lineage:
     # -- who is above --------------------------------------------------------------------------------------------------
 
     def read(self, table):
-        """Look at the ids and times of a batch's rows: start and end of each (int64, ns; at most TIME_MAX, and the end not
-        before the start), and whether something was left for some of them by earlier batches.
+        """Look at the ids and times of a batch's rows: start and end of each (int64, ns; at most TIME_MAX, and the end
+        not before the start), and whether something was left for some of them by earlier batches.
         """
         rows = table.shape[0]
         size = 64
@@ -226,8 +227,8 @@ class Lineage:
             row = above
 
     def own(self, order, gpus, sizes):
-        """For how long (int64, ns times GPUs) each row used its GPUs, and how much of that is its own: those below it did
-        not use them, too. -1 for both where it is too long to be counted.
+        """For how long (int64, ns times GPUs) each row used its GPUs, and how much of that is its own: those below it
+        did not use them, too. -1 for both where it is too long to be counted.
 
         `order` are the rows that use GPUs, by start. `gpus` is a number for the set of GPUs of each row, -1 for none,
         and `sizes` how many they are; all int64. Time that several of those below use is counted once.
@@ -271,10 +272,17 @@ class Lineage:
             above = self.parents[row]
             if above < 0:
                 kept = self._keep(row)
-                if kept >= 0 and self.used[kept] == 0:
+                if kept < 0:
+                    return
+                both = 0
+                if self.used[kept] != 0:  # where the two overlap, the same time may be used in both
+                    both = min(self.lasts[slot], self.lasts[kept]) - max(self.firsts[slot], self.firsts[kept])
+                more = max(self.used[slot] - max(both, 0), 0)
+                if self.used[kept] == 0 or self.firsts[slot] < self.firsts[kept]:
                     self.firsts[kept] = self.firsts[slot]
+                if self.used[kept] == 0 or self.lasts[slot] > self.lasts[kept]:
                     self.lasts[kept] = self.lasts[slot]
-                    self.used[kept] = self.used[slot]
+                self.used[kept] += more
                 return
             row = above
 

@@ -20,7 +20,6 @@ cdef class Scanner:
     cdef object places_kept
     cdef long long[::1] places
     cdef Py_ssize_t place_count
-    cdef readonly bint wanting
     cdef const unsigned char[::1] slots
     cdef long long[::1] key_starts
     cdef long long[::1] first_of_size

@@ -16,7 +16,7 @@ tried first and read into locals; a store through `self` would make the compiler
 
 import numpy as np
 
-from otel_pipeline.errors import Uncanonical, WireError
+from otel_pipeline.errors import NewKey, Uncanonical, WireError
 from otel_pipeline.limits import NESTING_MAX, REQUEST_BYTES_MAX, ROWS_KEPT, ROWS_MAX
 from otel_pipeline.wire.schema import KINDS
 
@@ -31,8 +31,8 @@ class Scanner:
     kept. `keys` are the attributes to find; the first three must be the type, message and stack trace of an exception.
 
     Of many keys few occur. So a row has cells for those only that have occurred so far, each at its place; place 0 is
-    always empty and stands for all others. `wanting` tells that the requests have another one: then `widen`, `reset`,
-    and add them again. That happens once for each key at most.
+    always empty and stands for all others. For another one `add` raises NewKey: then `widen`, `reset`, and add all
+    requests again. That happens once for each key at most.
     """
 
     def __init__(self, row_message, slots, keys):
@@ -62,7 +62,7 @@ class Scanner:
     def widen(self):
         """Give each key that has occurred a place; returns the place of every key, 0 for none (int64)."""
         for key in range(len(self.seen)):
-            if self.seen[key] and not self.places[key]:
+            if self.seen[key] and self.places[key] == 0:
                 self.places[key] = self.place_count
                 self.place_count += 1
         self.width = 32 + 5 * self.place_count
@@ -84,7 +84,6 @@ class Scanner:
         self.scope_count = 0
         self.group_count = 0
         self.seen_kept.fill(0)
-        self.wanting = False
 
     def add(self, start, end):
         """Scan the request at data[start:end] and append its rows; on an error nothing is appended.
@@ -299,8 +298,7 @@ class Scanner:
         if key >= 0:
             self.seen[key] = 1
             if not self.places[key]:
-                self.wanting = True
-                return 0
+                raise NewKey
             cell = base + 32 + self.places[key] * 5
             if self.cells[cell + 1]:
                 raise Uncanonical
@@ -309,7 +307,6 @@ class Scanner:
             self.cells[cell + 2] = end
             self.cells[cell + 3] = self.any_a
             self.cells[cell + 4] = self.any_b
-        return 0
 
     def _status(self, base, pos, end):
         while pos < end:

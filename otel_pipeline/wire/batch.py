@@ -203,12 +203,11 @@ class Batch:
     def having(self, keys: Iterable[str]) -> list[str]:
         """Those of some attributes that may be there: the others are in no row, and nobody has set them."""
         columns = self._columns
-        found = [key for key in keys if columns[key] != cells.WIDTH or (self.edits and self._is_edited(key))]
-        return found
+        return [key for key in keys if columns[key] != cells.WIDTH or (self.edits and self._is_edited(key))]
 
     def wholes(self, keys: Sequence[str], units: Sequence[int], units_max: float) -> Ints:
-        """Numbers of some attributes as whole multiples of 1 / units, a line for each: int64 (keys, rows). -1 for what is
-        negative, not below `units_max` or no number.
+        """Numbers of some attributes as whole multiples of 1 / units, a line for each: int64 (keys, rows). -1 for what
+        is negative, not below `units_max` or no number.
         """
         found: Ints = self._kernel.wholes(self.rows, self._cells(keys), np.array(units, np.float64), units_max)
         for line, key in enumerate(keys):
@@ -220,21 +219,23 @@ class Batch:
         return found
 
     def alike(
-        self, likeness: Any, shown: Sequence[str], keys: Sequence[str], places: Ints, extra: Ints, fresh_max: int
+        self, likeness: Any, looked: tuple[Sequence[str], Sequence[str]], places: Ints, extra: Ints, fresh_max: int
     ) -> tuple[Codes, list[int]] | None:
         """A number for each row, the same for rows that say the same, and the first row of each number that is new.
 
-        Looked at are whether `shown` are there, the values of `keys`, edits included; span kind and status; a number
-        of each distinct resource, `places`, and one of each row, `extra`, or none. None if there are more than
-        `fresh_max` new ones, or no numbers are left. `likeness` is the kernel's; it keeps the numbers over batches.
+        Looked at are whether the first of `looked` are there, and the values of the second, edits included; span kind
+        and status; a number of each distinct resource, `places`, and one of each row, `extra`, or none. None if there
+        are more than `fresh_max` new ones, or no numbers are left. `likeness` is the kernel's; it keeps the numbers
+        over batches.
         """
+        shown, keys = looked
         for name in ("status", *(("attribute", key) for key in (*shown, *keys))):
             marks = self.edits.marks(name)
             if marks is not None:
                 extra = extra * _SPREAD + marks if len(extra) else marks
-        looked = [(key, 0) for key in self.having(shown)] + [(key, 1) for key in self.having(keys)]
-        names = np.array([(hash(key) & _NAME_MAX) * 2 + by_value for key, by_value in looked], np.int64)
-        columns = np.array([self._column(key) for key, _ in looked], np.int64)
+        told = [(key, 0) for key in self.having(shown)] + [(key, 1) for key in self.having(keys)]
+        names = np.array([(hash(key) & _NAME_MAX) * 2 + by_value for key, by_value in told], np.int64)
+        columns = np.array([self._column(key) for key, _ in told], np.int64)
         groups = places[self._resource_of_groups()]
         found: tuple[Codes, list[int]] | None
         found = likeness.read(self.data, self.rows, columns, names, groups, extra, fresh_max)
@@ -327,7 +328,9 @@ class Batch:
     def distinct_resources(self) -> list[dict[str, Value]]:
         """The attributes of each distinct resource, edits included."""
         self._resource_of_groups()
-        return [self.edits.resource(index, resource_attributes(payload)) for index, payload in enumerate(self._resources)]
+        return [
+            self.edits.resource(index, resource_attributes(payload)) for index, payload in enumerate(self._resources)
+        ]
 
     def resource_of(self, row: int) -> int:
         """The index of one row's resource."""

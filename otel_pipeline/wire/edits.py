@@ -70,11 +70,8 @@ class Overlay:
 
     def put(self, codes: Codes, values: Sequence[Any], fields: Sequence[bytes], mask: Mask | None = None) -> None:
         """Give the rows (in `mask`) with a code >= 0 one of some values; `fields` are the same, serialized."""
-        if mask is None and not len(self.fragments) and not (self.codes == DELETED).any():
-            np.maximum(codes, UNTOUCHED, out=self.codes)
-        else:
-            chosen = codes >= 0 if mask is None else mask & (codes >= 0)
-            np.copyto(self.codes, codes + np.int32(len(self.fragments)), where=chosen)
+        chosen = codes >= 0 if mask is None else mask & (codes >= 0)
+        np.copyto(self.codes, codes + np.int32(len(self.fragments)), where=chosen)
         self.values.extend(values)
         self.fragments.add(fields)
 
@@ -141,8 +138,11 @@ class Edits:
         """Set attribute `name[1]`, whose cells begin at `column`, in the rows of `mask` (None: all)."""
         if mask is not None and not mask.any():
             return
-        overlay = self._overlay(name, column + cells.A_AT, column + cells.A_END)
         number = self._signal.value.attributes_field
+        if name not in self._overlays and mask is None and not isinstance(value, np.ndarray | str | bool | int | float):
+            self._overlays[name] = _overlay_of(number, name[1], column, value)
+            return
+        overlay = self._overlay(name, column + cells.A_AT, column + cells.A_END)
         if isinstance(value, np.ndarray):
             overlay.put_doubles(number, name[1], value, mask)
             return
@@ -322,6 +322,15 @@ class Edits:
         splicer = kernel.splicer(batch.data, batch.rows, batch.scopes, batch.groups, *fragments.joined())
         spliced: bytes = splicer.splice(at_cells, end_cells, codes, keep.view(np.uint8), group_codes)
         return spliced
+
+
+def _overlay_of(number: int, key: str, column: int, value: Constants) -> Overlay:
+    """The first edit of an attribute, of all rows."""
+    codes = np.maximum(value.codes, UNTOUCHED, dtype=np.int32)
+    values = [in_64_bits(one) for one in value.values]
+    overlay = Overlay(column + cells.A_AT, column + cells.A_END, codes, values)
+    overlay.fragments.add([attribute_field(number, key, one, type(one).__name__) for one in values])
+    return overlay
 
 
 def _varint_sizes(values: Ints) -> Ints:

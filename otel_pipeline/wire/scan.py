@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
 
-from otel_pipeline.errors import Uncanonical, WireError
+from otel_pipeline.errors import NewKey, Uncanonical, WireError
 from otel_pipeline.wire import cells
 from otel_pipeline.wire.batch import Batch
 from otel_pipeline.wire.edits import EXCEPTION_KEYS
@@ -68,11 +68,6 @@ class BatchReader:
         self._normalised = [False] * len(bodies)
         while not self._scan(bodies, parts):
             bodies = [b"" if part.error else body for body, part in zip(bodies, parts, strict=True)]
-            if self._scanner.wanting:
-                places = self._scanner.widen().tolist()
-                self._columns = {
-                    key: cells.WIDTH + cells.ATTRIBUTE * place for key, place in zip(self._keys, places, strict=True)
-                }
         rows, scopes, groups = self._scanner.tables()
         told = (self._columns, self._variant)
         return Batch(self._signal, self._scanner.data, (rows, scopes, groups), *told), parts
@@ -92,13 +87,22 @@ class BatchReader:
                 parts[index].error = error
                 parts[index].crowded_out = bool(scanner.full and scanner.group_count)
                 clean = False
+            except NewKey:
+                self._widen()
+                return False
             except Uncanonical:
                 self._normalise(index, bodies, parts)
                 clean = False
             else:
                 first = self._count(parts[index], first)
             start = end
-        return clean and not scanner.wanting
+        return clean
+
+    def _widen(self) -> None:
+        """Columns for attributes that had not occurred so far."""
+        places = self._scanner.widen().tolist()
+        columns = (cells.WIDTH + cells.ATTRIBUTE * place for place in places)
+        self._columns = dict(zip(self._keys, columns, strict=True))
 
     def _count(self, part: Part, first: int) -> int:
         last = int(self._scanner.row_count)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from otel_pipeline.ledger.charge import Quantities, Status, charge
 from otel_pipeline.ledger import _amounts_py
+from otel_pipeline.ledger.charge import Quantities, Status, charge
 from otel_pipeline.ledger.plans import FIELDS, PLACE, Plan, PlanTable, plan_of, why_not
 from otel_pipeline.ledger.price_rows import CALL_BASES, NAMED, TIERED, Basis, Row
 

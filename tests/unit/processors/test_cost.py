@@ -20,8 +20,8 @@ from otel_pipeline.contracts import Context
 from otel_pipeline.errors import ConfigError
 from otel_pipeline.exposition.families import Exposition
 from otel_pipeline.ledger import spans
-from otel_pipeline.ledger.records import VERDICT, Presence, Spans, decode
 from otel_pipeline.ledger.marks import INCLUSIVE, WRITTEN
+from otel_pipeline.ledger.records import VERDICT, Presence, Spans, decode
 from otel_pipeline.processors.cost import CostProcessor
 from otel_pipeline.stats import Stats
 from otel_pipeline.wire.scan import BatchReader
@@ -103,7 +103,7 @@ class Bench:
         self.left: list[bytes] = []
 
     def spans(self, *spans: Span, **resource: Value) -> list[dict[str, Any]]:
-        """The attributes under otel_pipeline.cost of each span that costs something itself, without what is below it."""
+        """The attributes under otel_pipeline.cost of each span that costs something itself, but for `inclusive`."""
         return [
             {
                 key.removeprefix("otel_pipeline.cost."): value
