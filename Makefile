@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-LEAF := $(wildcard otel_pipeline/wire/_*_py.py otel_pipeline/wire/_*_c.pxd)
+LEAF := $(wildcard otel_pipeline/*/_*_py.py otel_pipeline/*/_*_c.pxd)
 
 .PHONY: demo test test-all lint bench bench-engine config peers clean
 

@@ -1,5 +1,5 @@
-"""Builds the compiled leaf: `wire/_NAME_py.py` with the types of `wire/_NAME_c.pxd` becomes the extension
-`wire._NAME_c`.
+"""Builds the compiled leaves: `ROOM/_NAME_py.py` with the types of `ROOM/_NAME_c.pxd` becomes the extension
+`ROOM._NAME_c`.
 
 The extension is optional: an image without a C compiler gets the interpreted variant, and a gateway that runs with
 that says so. `OTEL_PIPELINE_NO_EXTENSIONS=1` builds the pure variant on purpose, `OTEL_PIPELINE_REQUIRE_EXTENSIONS=1`
@@ -14,12 +14,15 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-WIRE = Path("otel_pipeline/wire")
+PACKAGE = Path("otel_pipeline")
 COPIES = Path("build/leaf")
 """Sources under their compiled names; outside the package, where an import would find a copy instead of the
 extension.
 """
-LEAVES = ("scan", "codes", "splice", "sieve")
+LEAVES = (
+    *("wire/scan", "wire/codes", "wire/splice", "wire/sieve", "wire/likeness", "wire/lineage"),
+    "ledger/amounts",
+)
 
 
 def extensions() -> list[Extension]:
@@ -30,7 +33,7 @@ def extensions() -> list[Extension]:
     optional = os.environ.get("OTEL_PIPELINE_REQUIRE_EXTENSIONS") != "1"
     built: list[Extension] = cythonize(
         [
-            Extension(f"{'.'.join(WIRE.parts)}._{leaf}_c", [str(_copy(leaf))], extra_compile_args=["-O3"])
+            Extension(f"{PACKAGE}.{leaf.replace('/', '._')}_c", [str(_copy(leaf))], extra_compile_args=["-O3"])
             for leaf in LEAVES
         ],
         compiler_directives={
@@ -51,14 +54,15 @@ def _copy(leaf: str) -> Path:
     """The source and its types under the extension's name, copied only if they changed, so that builds are
     incremental.
     """
-    folder = COPIES / WIRE
+    room, name = (PACKAGE / leaf).parent, Path(leaf).name
+    folder = COPIES / room
     folder.mkdir(parents=True, exist_ok=True)
     for package in (folder, folder.parent):
         (package / "__init__.py").touch()
-    for source, target in ((f"_{leaf}_py.py", f"_{leaf}_c.py"), (f"_{leaf}_c.pxd", f"_{leaf}_c.pxd")):
-        if not (folder / target).exists() or (folder / target).read_bytes() != (WIRE / source).read_bytes():
-            shutil.copyfile(WIRE / source, folder / target)
-    return folder / f"_{leaf}_c.py"
+    for source, target in ((f"_{name}_py.py", f"_{name}_c.py"), (f"_{name}_c.pxd", f"_{name}_c.pxd")):
+        if not (folder / target).exists() or (folder / target).read_bytes() != (room / source).read_bytes():
+            shutil.copyfile(room / source, folder / target)
+    return folder / f"_{name}_c.py"
 
 
 setup(ext_modules=extensions())

@@ -31,6 +31,10 @@ class WireError(OtelPipelineError):
         self.offset = offset
 
 
+class NewKey(OtelPipelineError):
+    """A row has a requested attribute that no row had before: the kernel wants to be widened, and to scan again."""
+
+
 class Uncanonical(OtelPipelineError):
     """The request is legal protobuf, but repeats a field that should stand once."""
 

@@ -448,12 +448,16 @@ LEDGER_DEVIATIONS_MAX: Final = 1_000
 LEDGER_TRACES_TOGETHER: Final = 1_000
 """Traces whose spans `ledger verify` looks at together: some 10 MiB at 50 spans each."""
 
-LEDGER_NESTED_SLOTS: Final = 16_384
-"""Spans above charged calls that are remembered, so that a call that two spans tell is charged once: 256 KiB, and
-minutes of a busy gateway. A power of two."""
+LEDGER_FIELDS_MAX: Final = 64
+"""Kinds of quantities in one record: prices know 17."""
 
-LEDGER_NESTED_DEPTH_MAX: Final = 16
-"""Spans between the two, if all are in one batch."""
+COST_PARENTS_MAX: Final = 16_384
+"""Spans that are not there yet and have costs below them, in each of two generations: 2 MiB in all, and minutes of a
+busy gateway. A power of two."""
+
+COST_DEPTH_MAX: Final = 32
+"""Spans above one that learn what it costs, if all are in one batch: jobs, stages, prompts, nodes and frameworks are
+fewer."""
 
 COST_KNOWN_MAX: Final = 16_384
 """Combinations of service, host, model, GPU and so on whose price is remembered: some 2 KB each."""

@@ -1,6 +1,6 @@
 """What is known of spans that are alike: their fact for the ledger, how they are charged, and at which prices.
 
-Asked once per distinct combination of values, and remembered over batches. How a span is charged, the first that
+Asked once for each distinct combination of values; `catalogue.py` remembers it. How a span is charged, the first that
 holds:
 
 1. it is a call, and its sender says what it cost: that;
@@ -12,32 +12,26 @@ holds:
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any
 
+from otel_pipeline.ledger import spans
 from otel_pipeline.ledger.charge import Status
 from otel_pipeline.ledger.plans import Plan, plan_of
 from otel_pipeline.ledger.price_book import Subject
 from otel_pipeline.ledger.price_rows import ALWAYS_NS, CALL_BASES, FOREVER_NS, OWN_GPU_BASES
 from otel_pipeline.ledger.records import KINDS, Fact, fact_text
-from otel_pipeline.ledger.shares import UNTOLD
 from otel_pipeline.limits import COST_KNOWN_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from otel_pipeline.ledger.price_book import PriceBook
     from otel_pipeline.ledger.price_rows import Row
+    from otel_pipeline.ledger.said import Said
 
-FAILED, ON_GPU, CALL, REPORTED = (1 << bit for bit in range(4))
-"""Bits of a span's flags, above its kind."""
-FLAGS_END: Final = len(KINDS) << 4
-ATTRIBUTE: Final = "attributes."
-"""Before the key of an attribute that prices look at."""
-DIMENSION: Final = "dimension."
-SEPARATOR: Final = "\x1f"
 NO_PRICE, NO_QUANTITY, NO_GPU = "no_price", "no_quantity", "unknown_gpu"
 
 
@@ -75,6 +69,8 @@ class Verdict:
     """In words."""
     why: str = ""
     """The same as one of few words."""
+    asked: str = ""
+    """By what the price of a call was looked up besides the fact, for `ledger reprice`: a JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,128 +92,97 @@ class Known:
     route: Route
     offers: tuple[Offer, ...] = ()
     """By time. On the route REPORTED those that the reported cost is compared with."""
-
-
-@dataclass
-class Alike:
-    """What is known of spans of one place, by their values; the first value is not looked at."""
-
-    offers: Offers
-    place: Place
-    names: tuple[str, ...]
-    _known: dict[tuple[str, ...], Known] = field(default_factory=dict)
-
-    def known(self, values: tuple[str, ...]) -> Known:
-        """What is known of spans with these values."""
-        found = self._known.get(values)
-        if found is None:
-            found = self._known[values] = self.offers.find(self.place, dict(zip(self.names, values[1:], strict=True)))
-        return found
-
-    def forget(self) -> None:
-        """Ask anew from now on."""
-        self._known.clear()
+    is_call: bool = False
+    """Whether it may be charged directly, whatever became of that."""
+    matters: bool = False
+    """Whether the ledger wants to know of it."""
 
 
 @dataclass
 class Offers:
-    """The prices, and what was asked for lately. `dimensions` are attribute keys, in the order of a fact."""
+    """The prices. `dimensions` are attribute keys, in the order of a fact."""
 
     book: PriceBook
     dimensions: Sequence[str] = ()
-    _alike: dict[tuple[Place, tuple[str, ...]], Alike] = field(default_factory=dict)
-    _found: int = 0
     _plans: dict[tuple[int, str, tuple[int, int], bool], Plan] = field(default_factory=dict)
 
-    def alike(self, place: Place, names: tuple[str, ...]) -> Alike:
-        """For spans of a place that tell these names; one name is `flags`: a kind, with bits."""
-        key = (place, names)
-        found = self._alike.get(key)
-        if found is None:
-            if len(self._alike) >= COST_KNOWN_MAX:
-                self._alike.clear()
-            found = self._alike[key] = Alike(self, place, names)
-        return found
-
-    def find(self, place: Place, told: Mapping[str, str]) -> Known:
-        """Ask anew; remembered by whoever asks. Beyond a bound all is forgotten."""
-        self._found += 1
-        if self._found > COST_KNOWN_MAX:
-            self._found = 0
-            for each in self._alike.values():
-                each.forget()
-        flags = int(told["flags"])
-        route, offers = self._route(place, told, flags)
+    def find(self, place: Place, said: Said) -> Known:
+        """What is known of spans of a place that say the same."""
+        route, offers = self._route(place, said)
         on_gpu = route is Route.GPU
-        provider = place.provider if on_gpu else told.get("provider") or told.get("backend", "")
-        dimensions = ((key, told.get(f"{DIMENSION}{key}", "")) for key in self.dimensions)
-        attempt = told.get("attempt", "")
+        texts = said.texts
+        attempt = texts.get(spans.ATTEMPT, "")
         fact = Fact(
             service=place.service,
             host=place.host,
-            gpus=tuple(filter(None, told.get("gpus", "").split(SEPARATOR))),
-            gpu_name=told.get("gpu_name", ""),
+            gpus=said.gpus,
+            gpu_name=said.gpu_name,
             region=place.region,
-            provider=provider,
-            model=told.get("model", ""),
-            backend=told.get("backend", ""),
-            workflow=told.get("workflow", ""),
-            tier=told.get("tier", ""),
-            job_type=told.get("job_type", ""),
-            attempt=max(int(attempt), 1) if attempt.isascii() and attempt.isdigit() and len(attempt) < 10 else 1,
-            outcome=told.get("outcome", ""),
-            failed=bool(flags & FAILED),
-            share=int(told.get("share") or UNTOLD),
-            kind=KINDS[flags >> 4],
+            provider=place.provider if on_gpu else said.provider or texts.get(spans.BACKEND, ""),
+            model=texts.get(spans.MODEL, ""),
+            backend=texts.get(spans.BACKEND, ""),
+            workflow=texts.get(spans.WORKFLOW, ""),
+            tier=texts.get(spans.TIER, ""),
+            job_type=texts.get(spans.JOB_TYPE, ""),
+            attempt=max(_whole(attempt), 1),
+            outcome=texts.get(spans.OUTCOME, ""),
+            failed=said.failed,
+            share=said.share,
+            kind=KINDS[said.kind],
             claims=on_gpu,
-            dimensions=tuple((name, value) for name, value in dimensions if value),
+            dimensions=tuple((key, said.dimensions[key]) for key in self.dimensions if said.dimensions.get(key)),
         )
-        return Known(fact, fact_text(fact), route, offers)
+        return Known(fact, fact_text(fact), route, offers, is_call=said.is_call, matters=_matters(said))
 
-    def _route(self, place: Place, told: Mapping[str, str], flags: int) -> tuple[Route, tuple[Offer, ...]]:
-        if flags & CALL:
-            offers = self._of_call(place, told, failed=bool(flags & FAILED))
-            if flags & REPORTED:
+    def _route(self, place: Place, said: Said) -> tuple[Route, tuple[Offer, ...]]:
+        if said.is_call:
+            offers = self._of_call(place, said)
+            if said.reported:
                 return Route.REPORTED, offers
-            if told.get("provider") or not flags & ON_GPU or any(offer.plan for offer in offers):
+            if said.provider or not said.is_on_gpu or any(offer.plan for offer in offers):
                 return Route.CALL, offers
-        if flags & ON_GPU:
-            return Route.GPU, self._of_gpu(place, told)
+        if said.is_on_gpu:
+            return Route.GPU, self._of_gpu(place, said)
         return Route.NOTHING, ()
 
-    def _of_call(self, place: Place, told: Mapping[str, str], *, failed: bool) -> tuple[Offer, ...]:
-        provider = told.get("provider") or told.get("backend", "")
-        asked = Subject(
-            provider, told.get("model", ""), "", place.region, place.host, place.pod, _attributes(place, told)
-        )
-        sides = _whole(told.get("width", "")), _whole(told.get("height", ""))
+    def _of_call(self, place: Place, said: Said) -> tuple[Offer, ...]:
+        texts = said.texts
+        provider = said.provider or texts.get(spans.BACKEND, "")
+        model, attributes = texts.get(spans.MODEL, ""), self._attributes(place, said)
+        asked = Subject(provider, model, "", place.region, place.host, place.pod, attributes)
+        sides = _whole(texts.get(spans.WIDTH, "")), _whole(texts.get(spans.HEIGHT, ""))
+        kept = self._asked(asked, texts.get(spans.RESOLUTION, ""), sides)
         offers = []
         for from_ns, found in self.book.steps(asked, ALWAYS_NS, FOREVER_NS, CALL_BASES):
-            resolution = told.get("resolution", "")
-            plan = self._plan(found.row, resolution, sides, failed=failed) if found.row else None
-            offers.append(_offer(from_ns, plan, found.reason, NO_PRICE))
+            resolution = texts.get(spans.RESOLUTION, "")
+            plan = self._plan(found.row, resolution, sides, failed=said.failed) if found.row else None
+            offers.append(_offer(from_ns, plan, found.reason, NO_PRICE, kept))
         return tuple(offers)
 
-    def _of_gpu(self, place: Place, told: Mapping[str, str]) -> tuple[Offer, ...]:
-        name = told.get("gpu_name", "")
-        if not told.get("gpus"):
+    def _asked(self, asked: Subject, resolution: str, sides: tuple[int, int]) -> str:
+        """By what a price was looked up besides the fact: all that prices may look at, so that nothing is left open."""
+        told: dict[str, Any] = {"resolution": resolution, "pod": asked.pod, "width": sides[0], "height": sides[1]}
+        told = {name: value for name, value in told.items() if value}
+        attributes = dict.fromkeys(sorted(self.book.attribute_keys), "") | dict(asked.attributes)
+        return json.dumps({"attributes": attributes} | told)
+
+    def _of_gpu(self, place: Place, said: Said) -> tuple[Offer, ...]:
+        name, model = said.gpu_name, said.texts.get(spans.MODEL, "")
+        if not said.gpus:
             return (_offer(ALWAYS_NS, None, "it is not known which GPU of the host was used", NO_GPU),)
         if ", " in name:
             return (_offer(ALWAYS_NS, None, "GPUs of several models are priced in the ledger only", NO_GPU),)
-        asked = Subject(
-            place.provider,
-            told.get("model", ""),
-            name,
-            place.region,
-            place.host,
-            place.pod,
-            _attributes(place, told),
-        )
+        attributes = self._attributes(place, said)
+        asked = Subject(place.provider, model, name, place.region, place.host, place.pod, attributes)
         offers = []
         for from_ns, found in self.book.steps(asked, ALWAYS_NS, FOREVER_NS, OWN_GPU_BASES):
             plan = self._plan(found.row, "", (0, 0), failed=False) if found.row else None
             offers.append(_offer(from_ns, plan, found.reason, NO_PRICE))
         return tuple(offers)
+
+    def _attributes(self, place: Place, said: Said) -> tuple[tuple[str, str], ...]:
+        own = {key: said.texts[key] for key in self.book.attribute_keys & said.texts.keys()}
+        return tuple(sorted({**dict(place.attributes), **own}.items()))
 
     def _plan(self, row: Row, resolution: str, sides: tuple[int, int], *, failed: bool) -> Plan:
         """One object for equal plans: a batch asks which are the same."""
@@ -230,21 +195,16 @@ class Offers:
         return found
 
 
-def _offer(from_ns: int, plan: Plan | None, reason: str, why: str) -> Offer:
+def _offer(from_ns: int, plan: Plan | None, reason: str, why: str, asked: str = "") -> Offer:
     if plan is None:
-        return Offer(from_ns, None, _verdict(Status.UNPRICED, "", "", "", (reason, why)))
-    return Offer(from_ns, plan, _verdict(plan.status, plan.row.currency, plan.row.basis, plan.row.id, ("", "")))
+        return Offer(from_ns, None, Verdict(Status.UNPRICED, "", "", "", reason, why, asked))
+    told = (plan.row.currency, plan.row.basis, plan.row.id)
+    return Offer(from_ns, plan, Verdict(plan.status, *told, asked=asked))
 
 
-@lru_cache(COST_KNOWN_MAX)
-def _verdict(status: Status, currency: str, basis: str, price_id: str, reason: tuple[str, str]) -> Verdict:
-    """One object for equal verdicts: a batch asks which are the same."""
-    return Verdict(status, currency, basis, price_id, *reason)
-
-
-def _attributes(place: Place, told: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    own = {name.removeprefix(ATTRIBUTE): value for name, value in told.items() if name.startswith(ATTRIBUTE) and value}
-    return tuple(sorted({**dict(place.attributes), **own}.items()))
+def _matters(said: Said) -> bool:
+    """Whether the ledger wants to know of such spans."""
+    return said.kind != spans.OTHER_KIND or said.is_on_gpu or spans.JOB_ID in said.shown
 
 
 def _whole(text: str) -> int:

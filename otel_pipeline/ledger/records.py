@@ -1,9 +1,9 @@
 """The record that a processed batch leaves for the ledger: its spans with what was charged for them, and GPUs that were
 seen. Bytes only.
 
-A record is a line of JSON, which lists distinct facts and texts, and behind it columns of little-endian numbers, one
-column after another. So thousands of spans that are alike cost no Python time for each. What differs from job to job
-(the job's id, its user) is a column of its own: facts are few, and the same from batch to batch.
+A record is a line of JSON, which lists distinct facts, verdicts and texts, and behind it columns of little-endian
+numbers, one column after another. So thousands of spans that are alike cost no Python time for each. What differs from
+job to job (the job's id, its user) is a column of its own: facts are few, and the same from batch to batch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from otel_pipeline.limits import (
     LEDGER_DIMENSIONS_MAX,
+    LEDGER_FIELDS_MAX,
     LEDGER_HEADER_BYTES_MAX,
     LEDGER_PRESENCE_MAX,
     LEDGER_SPAN_GPUS_MAX,
@@ -27,15 +28,19 @@ from otel_pipeline.wire.batch import ABSENT, Codes, Ints, Strings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-VERSION: Final = 1
+VERSION: Final = 2
 KINDS: Final = ("job", "stage", "prompt", "node", "call", "other")
 """What a span is: a job (one attempt of it), one of its stages, a ComfyUI prompt or node, a call of a model, or
 anything else, which is there because it may stand between two that matter."""
 NUMBERS: Final = ("trace_hi", "trace_lo", "span", "parent", "start_ns", "end_ns", "nano", "reported_nano", "energy_mj")
-TEXTS: Final = ("job", "user", "currency", "basis", "price_id", "status", "reason", "reported_currency", "quantities")
+TEXTS: Final = ("job", "user", "reported_currency")
+VERDICT: Final = ("currency", "basis", "price_id", "status", "reason", "asked")
+"""What stands on a span about its cost, and by what the price of a call was looked up besides its fact, a JSON object
+(see `Offers`); empty where nothing is said."""
 INT64: Final = np.dtype("<i8")
 INT32: Final = np.dtype("<i4")
-ROW_BYTES: Final = INT64.itemsize * len(NUMBERS) + INT32.itemsize * (1 + len(TEXTS))
+ROW_BYTES: Final = INT64.itemsize * len(NUMBERS) + INT32.itemsize * (2 + len(TEXTS))
+"""Without quantities."""
 UNKNOWN: Final = -1
 """In `reported_nano`, `energy_mj` and `share`."""
 SHARE_END: Final = 2**20
@@ -94,12 +99,16 @@ class Spans:
 
     Ids are 64 bits each and may look negative; a parent of 0 is none. Times are ns since 1970, start <= end. `nano` is
     the direct charge in n$ where `status` is final, free or provisional, else 0; a provisional one is an estimate of
-    the span's time on a GPU, which the allocation replaces. `quantities` is a JSON object of what was priced.
-    `reported_nano` is what the sender said the span cost. Text columns have ABSENT where there is no text.
+    the span's time on a GPU, which the allocation replaces. `reported_nano` is what the sender said the span cost.
+    Text columns have ABSENT where there is no text, `verdict` where nothing is said. `used` has a line for each of
+    `fields`, names of quantities, with what was priced, UNKNOWN where nothing was: int64 (fields, spans).
     """
 
     facts: list[Fact]
     fact: Codes
+    verdicts: list[tuple[str, ...]]
+    """As in VERDICT."""
+    verdict: Codes
     trace_hi: Ints
     trace_lo: Ints
     span: Ints
@@ -111,16 +120,25 @@ class Spans:
     energy_mj: Ints
     job: Strings
     user: Strings
-    currency: Strings
-    basis: Strings
-    price_id: Strings
-    status: Strings
-    reason: Strings
     reported_currency: Strings
-    quantities: Strings
+    fields: tuple[str, ...]
+    used: Ints
 
     def __len__(self) -> int:
         return len(self.fact)
+
+    def quantities(self) -> Strings:
+        """What each span used as a JSON object; what is unknown is left out."""
+        codes = np.full(len(self), ABSENT, np.int32)
+        known = (1 << np.arange(len(self.fields))) @ (self.used >= 0)
+        texts: dict[str, int] = {}
+        for pattern in np.unique(known[known > 0]).tolist():
+            rows = np.flatnonzero(known == pattern)
+            places = [place for place in range(len(self.fields)) if pattern >> place & 1]
+            template = "{" + ",".join(f'"{self.fields[place]}":%d' for place in places) + "}"
+            told = [template % row for row in zip(*(self.used[place, rows].tolist() for place in places), strict=True)]
+            codes[rows] = [texts.setdefault(text, len(texts)) for text in told]
+        return Strings(codes, list(texts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +175,14 @@ def encode(spans: Spans | None, presence: Sequence[Presence] = (), facts: Sequen
     if spans is None:
         return _line(head) + b"\n"
     head["texts"] = [all_kept(getattr(spans, name).values) for name in TEXTS]
+    head["verdicts"] = [all_kept(verdict) for verdict in spans.verdicts]
+    head["fields"] = spans.fields
     told = ",".join(map(fact_text, spans.facts) if facts is None else facts)
     first = b"".join((_line(head)[:-1], b',"facts":[', told.encode("ascii"), b"]}\n"))
     numbers = [np.asarray(getattr(spans, name), INT64).tobytes() for name in NUMBERS]
-    codes = [spans.fact, *(getattr(spans, name).codes for name in TEXTS)]
-    return b"".join((first, *numbers, *(np.asarray(each, INT32).tobytes() for each in codes)))
+    codes = [spans.fact, spans.verdict, *(getattr(spans, name).codes for name in TEXTS)]
+    columns = (np.asarray(each, INT32).tobytes() for each in codes)
+    return b"".join((first, *numbers, np.asarray(spans.used, INT64).tobytes(), *columns))
 
 
 def fact_text(fact: Fact) -> str:
@@ -181,12 +202,14 @@ def decode(record: bytes) -> Record:
         raise ValueError("the record has no first line")
     head = _head(record[:end])
     rows = head.get("rows")
-    if not isinstance(rows, int) or not 0 <= rows <= ROWS_MAX or len(record) != end + 1 + rows * ROW_BYTES:
+    fields = _texts(_listed(head.get("fields", []), LEDGER_FIELDS_MAX, "names of quantities"))
+    row_bytes = ROW_BYTES + INT64.itemsize * len(fields)
+    if not isinstance(rows, int) or not 0 <= rows <= ROWS_MAX or len(record) != end + 1 + rows * row_bytes:
         raise ValueError(f"the columns of the record have {len(record) - end - 1} bytes; it says {rows} rows")
     presence = [_presence(values) for values in _listed(head.get("presence", []), LEDGER_PRESENCE_MAX, "presence")]
     if "facts" not in head and not rows:
         return Record(None, presence)
-    return Record(_spans(head, record, end + 1, rows), presence)
+    return Record(_spans(head, record, end + 1, rows, tuple(fields)), presence)
 
 
 def kept(text: str) -> str:
@@ -237,8 +260,11 @@ def _head(line: bytes) -> dict[str, Any]:
     return head
 
 
-def _spans(head: dict[str, Any], record: bytes, at: int, rows: int) -> Spans:
+def _spans(head: dict[str, Any], record: bytes, at: int, rows: int, fields: tuple[str, ...]) -> Spans:
     facts = [_fact(values) for values in _listed(head.get("facts"), ROWS_MAX, "facts")]
+    verdicts = [tuple(_texts(values)) for values in _listed(head.get("verdicts"), ROWS_MAX, "verdicts")]
+    if any(len(verdict) != len(VERDICT) for verdict in verdicts):
+        raise ValueError(f"a verdict of the record has not {len(VERDICT)} texts")
     texts = [_texts(values) for values in _listed(head.get("texts"), len(TEXTS), "texts")]
     if len(texts) != len(TEXTS):
         raise ValueError(f"the record has {len(texts)} columns of texts, not {len(TEXTS)}")
@@ -246,19 +272,21 @@ def _spans(head: dict[str, Any], record: bytes, at: int, rows: int) -> Spans:
     for name in NUMBERS:
         numbers[name] = np.frombuffer(record, INT64, rows, at)
         at += rows * INT64.itemsize
+    used = np.frombuffer(record, INT64, rows * len(fields), at).reshape(len(fields), rows)
+    at += used.nbytes
     codes: list[Codes] = []
-    for size, low in ((len(facts), 0), *((len(values), ABSENT) for values in texts)):
+    for size, low in ((len(facts), 0), (len(verdicts), ABSENT), *((len(values), ABSENT) for values in texts)):
         column = np.frombuffer(record, INT32, rows, at)
         at += rows * INT32.itemsize
         if rows and (column.min() < low or column.max() >= size):
-            raise ValueError("a row of the record names a fact or a text that is not listed")
+            raise ValueError("a row of the record names a fact, a verdict or a text that is not listed")
         codes.append(column)
     if (numbers["start_ns"] > numbers["end_ns"]).any():
         raise ValueError("a span of the record ends before it starts")
     columns: dict[str, Any] = dict(numbers)
-    for name, column, values in zip(TEXTS, codes[1:], texts, strict=True):
+    for name, column, values in zip(TEXTS, codes[2:], texts, strict=True):
         columns[name] = Strings(column, values)
-    return Spans(facts=facts, fact=codes[0], **columns)
+    return Spans(facts, codes[0], verdicts, codes[1], fields=fields, used=used, **columns)
 
 
 def _fact(values: object) -> Fact:

@@ -1,4 +1,4 @@
-"""Columns of a batch as the ledger wants them: what each span is, what it used, and what its sender says it cost.
+"""What a span is, what it used, and what its sender says it cost.
 
     span                                                            kind      may be charged directly
     has the outcome of a job                                        job       no: its stages are
@@ -8,8 +8,11 @@
     anything else                                                   other     no
 
 The same call is often told by several spans. Those of agents, workflows and tools sum up what is below them: they are
-no calls (`NOT_CALLS`). So are spans of servers and queues: who answers a call does not pay for it. For the rest see
-`nested.py`.
+no calls (`NOT_CALLS`). So are spans of servers and queues: who answers a call does not pay for it. Where two spans tell
+one call of the same model, one below the other, the inner one is charged: it is closer to the provider.
+
+What makes spans differ is looked at once for all that are alike (`said.py`); numbers that differ from span to span come
+in columns.
 """
 
 from __future__ import annotations
@@ -22,13 +25,12 @@ import numpy as np
 from otel_pipeline.ledger.money import CURRENCY, NANO
 from otel_pipeline.ledger.plans import NANO_MAX, UNKNOWN
 from otel_pipeline.ledger.records import KINDS
-from otel_pipeline.wire import cells
 from otel_pipeline.wire.batch import ABSENT, Strings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Set
 
-    from otel_pipeline.wire.batch import Batch, Floats, Ints, Mask
+    from otel_pipeline.wire.batch import Batch, Ints, Mask
 
 OUTCOME: Final = "otel_pipeline.job.outcome"
 STAGE: Final = "otel_pipeline.stage.name"
@@ -80,9 +82,6 @@ QUANTITIES: Final = {
 UNITS_MAX: Final = 2.0**53
 """What a double counts exactly: 104 days of video."""
 
-NUMBERS_END: Final = 2**14
-"""Attempts and pixels are fewer."""
-
 _COST: Final = f"{_USAGE}cost"
 REPORTED: Final[tuple[tuple[str, ...], ...]] = (
     (f"{_COST}.amount",),
@@ -121,71 +120,30 @@ class Reported:
     currency: Strings
 
 
-def kinds(batch: Batch, having: Collection[str]) -> Ints:
-    """What each span is, as a place in KINDS, without CALL_KIND."""
-    kind = np.full(len(batch), OTHER_KIND, np.int64)
-    for key, number in ((PROMPT, PROMPT_KIND), (NODE, NODE_KIND), (STAGE, STAGE_KIND), (OUTCOME, JOB_KIND)):
-        if key in having:
-            kind[batch.present(key)] = number
-    return kind
+def quantities(batch: Batch, having: Set[str], more: Mapping[str, tuple[str, int]]) -> tuple[tuple[str, ...], Ints]:
+    """What each span used: names of quantities that any span tells, and a line each (names, rows); UNKNOWN where it
+    says nothing. `more` are attributes besides QUANTITIES.
+    """
+    if having.isdisjoint(QUANTITIES) and having.isdisjoint(more):
+        return (), np.empty((0, len(batch)), np.int64)
+    asked = {key: told for key, told in {**QUANTITIES, **more}.items() if key in having}
+    lines = batch.wholes(tuple(asked), [units for _, units in asked.values()], UNITS_MAX)
+    names = dict.fromkeys(name for name, _ in asked.values())
+    if len(names) < len(asked):
+        merged: dict[str, Ints] = {}
+        for (name, _), line in zip(asked.values(), lines, strict=True):
+            merged[name] = np.where(line >= 0, line, merged[name]) if name in merged else line
+        lines = np.stack([*merged.values()])
+    return tuple(names), lines
 
 
-def own_work(batch: Batch, having: Collection[str], kind: Ints) -> Mask:
-    """Jobs, stages, prompts and nodes, and spans of a model that are no calls of others."""
-    own: Mask = kind != OTHER_KIND
-    if own.all():
-        return own
-    inner = (batch.kind != CLIENT) & (batch.kind != PRODUCER)
-    for key in (MODEL, OPERATION):
-        if key in having:
-            own = own | (inner & batch.present(key))
-    return own
-
-
-def calls(batch: Batch, having: Collection[str], kind: Ints, on_gpu: Mask) -> Mask:
-    """Which spans may be charged directly. One that used a GPU of its host must name a provider or backend for that."""
-    told = np.zeros(len(batch), np.bool_)
-    for key in (MODEL, OPERATION):
-        if key in having:
-            told |= batch.present(key)
-    told &= ~on_gpu
-    for key in PROVIDERS:
-        if key in having:
-            told |= batch.present(key)
-    if BACKEND in having:
-        told |= (kind == STAGE_KIND) & batch.present(BACKEND)
-    if not told.any():
-        return told
-    told &= (kind == OTHER_KIND) | (kind == STAGE_KIND)
-    told &= (batch.kind < SERVER) | (batch.kind == CLIENT)
-    if OPERATION in having:
-        told &= ~batch.strings(OPERATION).where(NOT_CALLS.__contains__)
-    return told
-
-
-def quantities(batch: Batch, having: Collection[str]) -> dict[str, Ints]:
-    """What each span used, by the names of FIELDS that any span tells; UNKNOWN where it says nothing."""
-    found: dict[str, Ints] = {}
-    for key, (name, units) in QUANTITIES.items():
-        if key in having:
-            values = whole(batch.numbers(key), units)
-            found[name] = np.where(values >= 0, values, found[name]) if name in found else values
-    return found
-
-
-def whole(values: Floats, units: int) -> Ints:
-    """Numbers as whole multiples of 1/units; UNKNOWN for what is negative, too large or none."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled = np.rint(values * units)
-        good = (scaled >= 0) & (scaled < UNITS_MAX)
-    return np.where(good, scaled, UNKNOWN).astype(np.int64)
-
-
-def reported(batch: Batch, having: Collection[str], currency: str) -> Reported | None:
+def reported(batch: Batch, having: Set[str], currency: str) -> Reported | None:
     """What the senders say that spans cost; None if none says anything. `currency` is that of costs without one.
 
     A cost of 0 that the client has reckoned mostly means that its list has no such model: it counts as unknown.
     """
+    if having.isdisjoint(REPORTED_KEYS):
+        return None
     nano = np.full(len(batch), UNKNOWN, np.int64)
     in_dollars = np.zeros(len(batch), np.bool_)
     for keys in REPORTED:
@@ -220,50 +178,3 @@ def _currencies(batch: Batch, having: Collection[str], currency: str, in_dollars
         codes = np.where((named >= 0) & ~in_dollars, named, codes)
         values += told.values
     return Strings(codes, values)
-
-
-def above(batch: Batch, chosen: Mask) -> Mask:
-    """The parents of chosen rows: the ledger looks through them."""
-    ids, parents = batch.rows[:, cells.SPAN_ID], batch.rows[chosen, cells.PARENT_ID]
-    above: Mask = np.isin(ids, parents[parents != 0])
-    return above
-
-
-def small_numbers(batch: Batch, key: str) -> Strings:
-    """A column of whole numbers below NUMBERS_END as texts; others are absent."""
-    codes = np.full(len(batch), ABSENT, np.int32)
-    rows = np.flatnonzero(batch.present(key))
-    numbers = batch.numbers(key)[rows]
-    good = (numbers >= 0) & (numbers < NUMBERS_END)
-    distinct, codes[rows[good]] = np.unique(numbers[good].astype(np.int64), return_inverse=True)
-    return Strings(codes, [str(number) for number in distinct.tolist()])
-
-
-def first_of(batch: Batch, having: Collection[str], keys: Sequence[str]) -> Strings:
-    """The first of several attributes that a row has."""
-    found: Strings | None = None
-    for key in keys:
-        if key not in having:
-            continue
-        column = batch.strings(key)
-        if found is None:
-            found = column
-        else:
-            later = np.where(column.codes >= 0, column.codes + np.int32(len(found.values)), np.int32(ABSENT))
-            found = Strings(np.where(found.codes >= 0, found.codes, later), found.values + column.values)
-    return found if found is not None else Strings(np.full(len(batch), ABSENT, np.int32), [])
-
-
-def told_quantities(table: Ints, fields: Sequence[str]) -> Strings:
-    """The quantities of each row as a JSON object; those that are unknown are left out."""
-    codes = np.full(len(table), ABSENT, np.int32)
-    known = table >= 0
-    patterns = known @ (1 << np.arange(len(fields)))
-    texts: dict[str, int] = {}
-    for pattern in np.unique(patterns[patterns > 0]).tolist():
-        rows = np.flatnonzero(patterns == pattern)
-        places = [place for place in range(len(fields)) if pattern >> place & 1]
-        template = "{" + ",".join(f'"{fields[place]}":%d' for place in places) + "}"
-        told = [template % row for row in zip(*(table[rows, place].tolist() for place in places), strict=True)]
-        codes[rows] = [texts.setdefault(text, len(texts)) for text in told]
-    return Strings(codes, list(texts))

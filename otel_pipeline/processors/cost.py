@@ -9,6 +9,8 @@ In a metrics pipeline it tells the ledger which GPUs were there.
 
 from __future__ import annotations
 
+import secrets
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
@@ -18,7 +20,7 @@ from pydantic import Field
 from otel_pipeline.conditions.parser import parse
 from otel_pipeline.conditions.settings import SpanCondition
 from otel_pipeline.contracts import Context, Settings
-from otel_pipeline.exposition.label_columns import Groups, attribute_column, group_rows
+from otel_pipeline.exposition.label_columns import Groups, attribute_column
 from otel_pipeline.exposition.names import label_text
 from otel_pipeline.gpu.ingest import HOST_KEYS, hosts_of
 from otel_pipeline.gpu.ingest import read as read_samples
@@ -26,72 +28,60 @@ from otel_pipeline.gpu.marks import NAME as GPU_NAME
 from otel_pipeline.gpu.marks import STATUS as GPU_STATUS
 from otel_pipeline.gpu.quantities import Quantity
 from otel_pipeline.gpu.resolve import IDS as GPU_IDS
-from otel_pipeline.gpu.used import TIME_NS_MAX
-from otel_pipeline.ledger import shares, spans
-from otel_pipeline.ledger.charge import Status
+from otel_pipeline.ledger import marks, shares, spans
+from otel_pipeline.ledger.catalogue import CHARGED, IS_CALL, MATTERS, NO_MONEY, ON_GPU, UNKNOWN_MONEY, Catalogue
 from otel_pipeline.ledger.money import CURRENCY, NANO
-from otel_pipeline.ledger.nested import Nested
-from otel_pipeline.ledger.offers import (
-    ATTRIBUTE,
-    CALL,
-    DIMENSION,
-    FAILED,
-    FLAGS_END,
-    ON_GPU,
-    REPORTED,
-    SEPARATOR,
-    Offers,
-    Place,
-)
+from otel_pipeline.ledger.offers import Offers, Place
 from otel_pipeline.ledger.plans import UNKNOWN
 from otel_pipeline.ledger.presence import Minutes
 from otel_pipeline.ledger.price_file import book_of
 from otel_pipeline.ledger.pricing import Looked, Priced, price
-from otel_pipeline.ledger.records import Spans, encode
-from otel_pipeline.limits import COST_DISTINCT_MAX, COST_KNOWN_MAX, EXPOSITION_SERIES_MAX, LEDGER_DIMENSIONS_MAX
-from otel_pipeline.wire import cells
-from otel_pipeline.wire.batch import ABSENT, Constants, Strings
+from otel_pipeline.ledger.records import encode
+from otel_pipeline.ledger.said import Said, texts_of
+from otel_pipeline.limits import (
+    COST_DEPTH_MAX,
+    COST_DISTINCT_MAX,
+    COST_KNOWN_MAX,
+    COST_PARENTS_MAX,
+    EXPOSITION_SERIES_MAX,
+    LEDGER_DIMENSIONS_MAX,
+)
+from otel_pipeline.wire.batch import ABSENT
+from otel_pipeline.wire.kernel import kernel
 from otel_pipeline.wire.signal import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from otel_pipeline.ledger.offers import Known
     from otel_pipeline.wire.batch import Batch, Codes, Floats, Ints, Mask
     from otel_pipeline.wire.values import Value
 
 ERROR: Final = 2
-ID_CELLS: Final = [cells.TRACE_HI, cells.TRACE_LO, cells.SPAN_ID, cells.PARENT_ID]
 BOOK: Final = "ledger"
 GPU_ENERGY: Final = "otel_pipeline.gpu.energy"
-AMOUNT: Final = "otel_pipeline.cost.amount"
-DELTA: Final = "otel_pipeline.cost.delta"
-TEXTS: Final = {f"otel_pipeline.cost.{name}": name for name in ("status", "currency", "basis", "price_id", "reason")}
-"""Attribute -> field of a verdict."""
-WRITTEN: Final = (AMOUNT, DELTA, *TEXTS)
 LABELS: Final = ("provider", "model", "backend", "basis", "currency")
 UNPRICED_LABELS: Final = ("reason", "provider", "model", "gpu")
-READ: Final = {
-    "provider": spans.PROVIDERS[0],
-    "backend": spans.BACKEND,
-    "model": spans.MODEL,
-    "workflow": spans.WORKFLOW,
-    "tier": spans.TIER,
-    "job_type": spans.JOB_TYPE,
-    "attempt": spans.ATTEMPT,
-    "outcome": spans.OUTCOME,
-    "gpu_name": GPU_NAME,
-    "resolution": spans.RESOLUTION,
-    "width": spans.WIDTH,
-    "height": spans.HEIGHT,
-}
-"""What makes spans differ in price or fact, and the attribute that tells it."""
+MORE_QUANTITIES: Final = {GPU_ENERGY: ("energy_mj", 1000)}
 PLACE_KEYS: Final = ("service.name", "cloud.provider", "cloud.region", "k8s.pod.name")
 """Attributes of a resource that a place is made of, besides those that name the host."""
-PRICED_BY: Final = ("flags", "gpus", "gpu_name", "provider", "backend", "model")
+SHOWN: Final = (spans.OUTCOME, spans.STAGE, spans.PROMPT, spans.NODE, spans.JOB_ID)
+"""It matters whether these are there. The outcome's value does, too."""
+PRICED_BY: Final = (*spans.PROVIDERS, spans.MODEL, spans.BACKEND, spans.OPERATION, GPU_IDS, GPU_NAME, GPU_STATUS)
 """What is looked at if a batch has too many different spans: no dimensions, and no workflow."""
-NUMERIC: Final = frozenset({"attempt", "width", "height"})
+TOLD_BY_VALUE: Final = (
+    *PRICED_BY,
+    *(spans.OUTCOME, spans.WORKFLOW, spans.TIER, spans.JOB_TYPE, spans.ATTEMPT),
+    *(spans.RESOLUTION, spans.WIDTH, spans.HEIGHT),
+)
+"""What makes spans differ in price or fact, besides attributes that the operator names."""
+REPORTED, MAY_CLAIM, OUTER = 1, 2, 4
+"""Bits of what makes rows differ besides their attributes."""
+SHARE: Final = 8
+"""Above these bits stands the share of a GPU that a span tells."""
+NONE: Final = np.empty(0, np.int64)
+NO_LISTS: Final[tuple[Codes, list[tuple[Value, ...]]]] = (np.empty(0, np.int32), [])
+OTHER_KEYS: Final = (shares.KEY, spans.USER, spans.COST_CURRENCY, spans.COST_SOURCE, marks.AMOUNT, marks.INCLUSIVE)
 
 
 class CostProcessor:
@@ -135,21 +125,24 @@ class CostProcessor:
         self._keeps = BOOK in context.books
         self._offers = Offers(book, config.dimensions)
         self._claims = [parse(text, Signal.TRACES) for text in config.claims]
-        self._place_keys = (*PLACE_KEYS, *HOST_KEYS, *sorted(book.attribute_keys))
-        self._places: dict[tuple[str, ...], Place] = {}
-        self._nested = Nested()
+        self._catalogue = Catalogue(COST_KNOWN_MAX)
+        self._likeness = kernel().likeness(COST_KNOWN_MAX, [secrets.randbits(64) | 1 for _ in range(2)])
+        self._lineage = kernel().lineage(COST_PARENTS_MAX, COST_DEPTH_MAX)
+        self._place_keys = (*PLACE_KEYS, *HOST_KEYS, *sorted(book.attribute_keys), *config.dimensions)
+        self._places: dict[tuple[str, ...], int] = {}
+        self._place_numbers = count()
         self._minutes = Minutes()
-        self._read = {
-            **READ,
-            **{f"{ATTRIBUTE}{key}": key for key in sorted(book.attribute_keys)},
-            **{f"{DIMENSION}{key}": key for key in config.dimensions},
-            **({"share": shares.KEY} if book.has_shares else {}),
-        }
-        self._keys = tuple(
-            key
-            for key in dict.fromkeys((*spans.KEYS, *self._read.values(), GPU_IDS, GPU_STATUS, GPU_ENERGY, AMOUNT))
-            if key not in spans.USAGE_KEYS
+        self._dimensions = config.dimensions
+        self._has_shares = book.has_shares
+        self._by_value = tuple(dict.fromkeys((*TOLD_BY_VALUE, *sorted(book.attribute_keys), *config.dimensions)))
+        self._usage = tuple(dict.fromkeys((*spans.QUANTITIES, *spans.REPORTED_KEYS, *MORE_QUANTITIES)))
+        self._levels: tuple[tuple[tuple[str, ...], tuple[str, ...], int], ...] = (
+            (SHOWN, self._by_value, COST_DISTINCT_MAX),
+            (SHOWN, PRICED_BY, COST_DISTINCT_MAX),
+            ((*SHOWN, *PRICED_BY), (), COST_KNOWN_MAX),
         )
+        """How closely spans are looked at: which attributes must be there, and which must be equal."""
+        self._keys = tuple(dict.fromkeys((*self._by_value, *SHOWN, *self._usage, *OTHER_KEYS)))
         metrics = context.exposition
         self._costs = metrics.counter(
             "otel_pipeline_cost_total", "Cost of calls, in units of the currency.", LABELS, config.series_max
@@ -162,7 +155,7 @@ class CostProcessor:
         """What tells what a span used, what the ledger tells costs apart by, and what it sets."""
         if signal is not Signal.TRACES:
             return frozenset()
-        asked = frozenset((*self._keys, *spans.USAGE_KEYS, *WRITTEN))
+        asked = frozenset((*self._keys, *marks.WRITTEN))
         return asked.union(*(condition.attributes for condition in self._claims))
 
     def process(self, batch: Batch) -> None:
@@ -177,144 +170,173 @@ class CostProcessor:
 
     def _price(self, batch: Batch) -> None:
         having = set(batch.having(self._keys))
-        looked = self._look(batch, having)
-        if looked is None:
+        start_ns, end_ns, awaits = self._lineage.read(batch.rows)
+        told = spans.reported(batch, having, self._currency)
+        extra = self._extra(batch, told)
+        if not having and not len(extra) and not awaits:
             return
-        known, groups = self._known(batch, self._columns(batch, having, looked), looked.chosen)
-        rows = np.arange(len(batch)) if groups.rows is None else groups.rows
-        priced = price(known, groups.group, rows, looked)
-        _write(batch, priced, having)
-        self._count(known, priced)
-        if self._keeps:
-            record = _record(batch, having, known, priced)
-            batch.record(BOOK, encode(record, (), [one.text for one in known]))
+        number = self._numbers(batch, having, extra)
+        fields, used = spans.quantities(batch, having, MORE_QUANTITIES)
+        flags = self._catalogue.flags.take(number)
+        found = int(np.bitwise_or.reduce(flags))
+        if awaits or found & IS_CALL:
+            outer = self._outer(batch, (number, flags), used, told)
+            if outer.any():
+                number = self._numbers(batch, having, (0 if not len(extra) else extra) | outer * np.int64(OUTER))
+                flags = self._catalogue.flags.take(number)
+        energy_mj = used[fields.index("energy_mj")] if "energy_mj" in fields else np.full(len(batch), UNKNOWN)
+        if found & ON_GPU:
+            fields, used = self._own_use(batch.keep, number, start_ns, fields, used)
+        chosen = self._lineage.mattering(flags, MATTERS | CHARGED | ON_GPU, batch.keep.view(np.uint8))
+        rows = chosen.nonzero()[0]
+        if len(rows) < len(batch):
+            number, used = number[rows], used.take(rows, axis=1)
+            start_ns, end_ns, energy_mj = start_ns[rows], end_ns[rows], energy_mj[rows]
+        priced = price(self._catalogue, Looked(rows, number, start_ns, end_ns, fields, used, energy_mj, told))
+        nano, money = priced.nano, priced.money
+        if len(rows) < len(batch):
+            nano, money = np.zeros(len(batch), np.int64), np.full(len(batch), NO_MONEY)
+            nano[rows], money[rows] = priced.nano, priced.money
+        sums, sums_money = self._lineage.totals(nano, money)
+        marks.write(batch, priced, (sums, sums_money), having)
+        self._count(priced)
+        if self._keeps and len(rows):
+            batch.record(BOOK, marks.record(batch, priced, having))
 
-    def _known(self, batch: Batch, columns: list[tuple[str, Strings]], chosen: Mask) -> tuple[list[Known], Groups]:
-        """What is known of the chosen rows, one for each group. If these are too many they are told apart by less."""
-        codes, places = self._places_of(batch)
-        place = Strings(codes, [str(index) for index in range(len(places))])
-        for kept in (None, PRICED_BY, ("flags",)):
-            columns = [(name, column) for name, column in columns if kept is None or name in kept]
-            groups = group_rows([place, *(column for _, column in columns)], chosen)
-            if len(groups.labels) <= COST_DISTINCT_MAX:
-                break
-        names = tuple(name for name, _ in columns)
-        alike = [self._offers.alike(place, names) for place in places]
-        return [alike[int(told[0])].known(told) for told in groups.labels], groups
+    def _extra(self, batch: Batch, told: spans.Reported | None) -> Ints:
+        """What makes rows differ besides their attributes: bits, or nothing."""
+        extra = NONE if told is None else (told.nano >= 0) * np.int64(REPORTED)
+        if self._claims:
+            wanted = np.zeros(len(batch), np.bool_)
+            for condition in self._claims:
+                wanted |= condition.mask(batch)
+            extra = (extra if len(extra) else 0) | wanted * np.int64(MAY_CLAIM)
+        if self._has_shares:
+            told_shares = shares.told(attribute_column(batch, shares.KEY))
+            parts = np.array([*(int(part) - shares.UNTOLD for part in told_shares.values), 0], np.int64)
+            extra = (extra if len(extra) else 0) | parts[told_shares.codes] * SHARE
+        return extra if extra.any() else NONE
 
-    def _look(self, batch: Batch, having: set[str]) -> Looked | None:
-        """What matters in the batch; None if nothing does. Adds to `having` what only calls are asked for."""
-        kind = spans.kinds(batch, having)
-        gpus = self._gpus(batch, having)
-        on_gpu = self._on_gpu(batch, having, kind, gpus)
-        called = spans.calls(batch, having, kind, on_gpu)
-        used: dict[str, Ints] = {}
-        told = None
-        if called.any():
-            having.update(batch.having(spans.USAGE_KEYS, called))
-            used = spans.quantities(batch, having)
-            told = spans.reported(batch, having, self._currency)
-        called = self._once(batch, called, used, told)
-        chosen = (kind != spans.OTHER_KIND) | called | on_gpu
-        if spans.JOB_ID in having:
-            chosen |= batch.present(spans.JOB_ID)
-        chosen &= batch.keep
-        if not chosen.any():
-            return None
-        if not chosen.all():
-            chosen |= batch.keep & spans.above(batch, chosen)
-        kind[called & (kind == spans.OTHER_KIND)] = spans.CALL_KIND
-        start_ns, end_ns = (np.minimum(each, TIME_NS_MAX).view(np.int64) for each in (batch.time, batch.end_time))
-        end_ns = np.maximum(start_ns, end_ns)
-        if GPU_ENERGY in having:
-            used["energy_mj"] = spans.whole(batch.numbers(GPU_ENERGY), 1000)
-        if gpus is not None:
-            sizes = np.array([*(text.count(SEPARATOR) + 1 for text in gpus.values), 0], np.int64)
-            used["gpu_ns"] = spans.whole((end_ns - start_ns).astype(np.float64) * sizes[gpus.codes], 1)
-        return Looked(kind, called, on_gpu, gpus, chosen, used, told, start_ns, end_ns)
+    # -- what is known -------------------------------------------------------------------------------------------------
 
-    def _once(self, batch: Batch, called: Mask, used: Mapping[str, Ints], told: spans.Reported | None) -> Mask:
-        """The calls without those that another span below them tells, too."""
-        telling = np.zeros(len(batch), np.bool_)
-        for column in (*used.values(), *(() if told is None else (told.nano,))):
-            telling |= column >= 0
-        telling &= called & batch.keep
-        if self._nested.is_empty and not telling.any():
-            return called
-        return called & ~self._nested.outer(batch, telling, batch.strings(spans.MODEL))
+    def _numbers(self, batch: Batch, having: AbstractSet[str], extra: Ints) -> Ints:
+        """Each row's place in the catalogue, which learns what is new. If that is much, rows are told apart by less."""
+        resources = batch.distinct_resources()
+        places = np.array([self._place(resource) for resource in resources], np.int64)
+        if self._catalogue.is_full:
+            self._forget()
+        for shown, by_value, fresh_max in self._levels:
+            for _ in range(2):
+                found = batch.alike(self._likeness, (shown, by_value), places, extra, fresh_max)
+                if found is not None:
+                    lists = batch.lists(GPU_IDS) if found[1] and GPU_IDS in having else NO_LISTS
+                    for row in found[1]:
+                        bits = int(extra[row]) if len(extra) else 0
+                        resource = resources[batch.resource_of(row)]
+                        said = self._said(batch, row, (shown, by_value), resource, (lists, bits))
+                        self._catalogue.learn(self._offers.find(self._place_of(resource), said))
+                    return found[0].astype(np.int64)
+                self._forget()
+        raise ValueError(f"the batch has more than {COST_KNOWN_MAX} resources")
 
-    def _gpus(self, batch: Batch, having: AbstractSet[str]) -> Strings | None:
-        """The ids of each span's GPUs as one text."""
-        if GPU_IDS not in having:
-            return None
-        codes, lists = batch.lists(GPU_IDS)
-        return Strings(codes, [SEPARATOR.join(map(str, ids)) for ids in lists])
+    def _said(
+        self,
+        batch: Batch,
+        row: int,
+        level: tuple[Sequence[str], Sequence[str]],
+        resource: Mapping[str, Value],
+        told: tuple[tuple[Codes, list[tuple[Value, ...]]], int],
+    ) -> Said:
+        shown = frozenset(key for keys in level for key in keys if batch.has(key, row))
+        texts = texts_of(batch, level[1], row)
+        (codes, lists), bits = told
+        gpus = lists[codes[row]] if GPU_IDS in level[1] and len(codes) and codes[row] != ABSENT else ()
+        return Said(
+            texts,
+            shown,
+            int(batch.kind[row]),
+            int(batch.status_code[row]) == ERROR,
+            tuple(map(str, gpus)),
+            texts.get(GPU_NAME, ""),
+            texts.get(GPU_STATUS) == "ambiguous" or (GPU_IDS in shown and GPU_IDS not in level[1]),
+            reported=bool(bits & REPORTED),
+            is_outer=bool(bits & OUTER),
+            may_claim=bool(bits & MAY_CLAIM) if self._claims else None,
+            share=bits // SHARE + shares.UNTOLD,
+            dimensions={
+                key: texts.get(key) or label_text(resource.get(key, "")) for key in self._dimensions if key in level[1]
+            },
+        )
 
-    def _on_gpu(self, batch: Batch, having: AbstractSet[str], kind: Ints, gpus: Strings | None) -> Mask:
-        """The spans that pay for GPUs, if they are no calls."""
-        on_gpu = np.zeros(len(batch), np.bool_) if gpus is None else gpus.where(bool)
-        if GPU_STATUS in having and not on_gpu.all():
-            on_gpu |= batch.strings(GPU_STATUS).where("ambiguous".__eq__)
-        if not on_gpu.any():
-            return on_gpu
-        wanted = np.zeros(len(batch), np.bool_)
-        for condition in self._claims:
-            wanted |= condition.mask(batch)
-        return on_gpu & (wanted if self._claims else spans.own_work(batch, having, kind))
+    def _forget(self) -> None:
+        self._likeness.forget()
+        self._catalogue.forget()
 
-    def _columns(self, batch: Batch, having: AbstractSet[str], looked: Looked) -> list[tuple[str, Strings]]:
-        """What makes spans differ in price or fact."""
-        columns = [("flags", _flags(batch, looked))]
-        if looked.gpus is not None:
-            columns.append(("gpus", looked.gpus))
-        for name, key in self._read.items():
-            if name == "provider":
-                if not having.isdisjoint(spans.PROVIDERS):
-                    columns.append((name, spans.first_of(batch, having, spans.PROVIDERS)))
-            elif name == "share":
-                columns.append((name, shares.told(attribute_column(batch, key))))
-            elif name.startswith(DIMENSION):
-                columns.append((name, attribute_column(batch, key)))
-            elif name in NUMERIC and key in having:
-                columns.append((name, spans.small_numbers(batch, key)))
-            elif key in having:
-                columns.append((name, batch.strings(key)))
-        return columns
-
-    def _places_of(self, batch: Batch) -> tuple[Codes, list[Place]]:
-        codes, resources = batch.resources()
-        return codes, [self._place(resource) for resource in resources]
-
-    def _place(self, resource: Mapping[str, Value]) -> Place:
-        told = tuple(str(resource.get(key, "")) for key in self._place_keys)
+    def _place(self, resource: Mapping[str, Value]) -> int:
+        """A number for what matters of a resource."""
+        told = tuple(label_text(resource.get(key, "")) for key in self._place_keys)
         found = self._places.get(told)
         if found is None:
             if len(self._places) >= COST_KNOWN_MAX:
                 self._places.clear()
-            found = self._places[told] = _place_of(resource, self._offers.book.attribute_keys)
+            found = self._places[told] = next(self._place_numbers)
         return found
 
-    def _count(self, known: Sequence[Known], priced: Priced) -> None:
+    def _place_of(self, resource: Mapping[str, Value]) -> Place:
+        return _place_of(resource, self._offers.book.attribute_keys)
+
+    # -- columns -------------------------------------------------------------------------------------------------------
+
+    def _outer(self, batch: Batch, known: tuple[Ints, Ints], used: Ints, told: spans.Reported | None) -> Mask:
+        """The calls that another span below them tells, too. `known` are numbers and flags."""
+        number, flags = known
+        called = ((flags & IS_CALL) != 0) & batch.keep
+        telling = called & (used >= 0).any(0) if len(used) else np.zeros(len(batch), np.bool_)
+        if told is not None:
+            telling |= called & (told.nano >= 0)
+        models = self._catalogue.models.take(number)
+        return np.asarray(self._lineage.outer(called.view(np.uint8), telling.view(np.uint8), models)).view(np.bool_)
+
+    def _own_use(
+        self, keep: Mask, number: Ints, start_ns: Ints, fields: tuple[str, ...], used: Ints
+    ) -> tuple[tuple[str, ...], Ints]:
+        """What each row used of GPUs itself, without what those below it used: their time goes to `used`, and energy in
+        proportion.
+        """
+        gpus, sizes = self._catalogue.gpus.take(number), self._catalogue.sizes.take(number)
+        if not keep.all():
+            gpus[~keep] = ABSENT
+        order = (gpus >= 0).nonzero()[0]
+        order = order.take(start_ns.take(order).argsort(kind="stable"))
+        whole, own = self._lineage.own(order, gpus, sizes)
+        lines = np.concatenate((used, own[None]))
+        if "energy_mj" in fields:
+            line = lines[fields.index("energy_mj")]
+            part = ((own < whole) & (line > 0)).nonzero()[0]
+            line[part] = np.rint(line[part] * (own[part] / whole[part]))
+        return (*fields, "gpu_ns"), lines
+
+    def _count(self, priced: Priced) -> None:
         """Count calls by what they cost, and spans without a price."""
-        for status, family in ((Status.FINAL, self._costs), (Status.UNPRICED, self._unpriced)):
-            mask = priced.having(status)
-            if not mask.any():
+        catalogue = priced.catalogue
+        for wanted, family in (
+            (catalogue.is_final, self._costs),
+            (catalogue.currency_of == UNKNOWN_MONEY, self._unpriced),
+        ):
+            rows = wanted[priced.verdict].nonzero()[0]
+            if not len(rows):
                 continue
-            pair = priced.group[mask] * len(priced.verdicts) + priced.verdict[mask]
-            tally = np.bincount(pair)
-            pairs = np.flatnonzero(tally)
-            counts = tally[pairs]
-            tally[pairs] = np.arange(len(pairs))
-            which = tally[pair]
+            pair = priced.looked.number[rows] * len(catalogue.verdicts) + priced.verdict[rows]
+            pairs, which, counts = np.unique(pair, return_inverse=True, return_counts=True)
             labels: list[tuple[str, ...]] = []
-            for number, index in (divmod(each, len(priced.verdicts)) for each in pairs.tolist()):
-                fact, verdict = known[number].fact, priced.verdicts[index]
+            for number, index in (divmod(each, len(catalogue.verdicts)) for each in pairs.tolist()):
+                fact, verdict = catalogue.known[number].fact, catalogue.verdicts[index]
                 labels.append(
                     (fact.provider, fact.model, fact.backend, verdict.basis, verdict.currency)
                     if family is self._costs
                     else (verdict.why, fact.provider, fact.model, fact.gpu_name)
                 )
-            family.add(Groups(labels, which, counts), priced.nano[mask] / NANO if family is self._costs else 1.0)
+            family.add(Groups(labels, which, counts), priced.nano[rows] / NANO if family is self._costs else 1.0)
 
     # -- GPUs ----------------------------------------------------------------------------------------------------------
 
@@ -323,7 +345,7 @@ class CostProcessor:
         if not samples.blocks:
             return
         names = {(device.hosts, device.gpu): device.name for device in samples.devices}
-        places = {hosts_of(resource): self._place(resource) for resource in batch.resources()[1]}
+        places = {hosts_of(resource): self._place_of(resource) for resource in batch.resources()[1]}
         times: dict[tuple[tuple[str, ...], str], list[Ints]] = {}
         for block in samples.blocks:
             times.setdefault((block.hosts, block.gpu), []).append(block.times_ns)
@@ -353,75 +375,3 @@ def _place_of(resource: Mapping[str, Value], keys: AbstractSet[str]) -> Place:
     service, provider, region, pod = (label_text(resource.get(key, "")) for key in PLACE_KEYS)
     attributes = tuple((key, label_text(resource[key])) for key in sorted(keys & resource.keys()))
     return Place(service, hosts[0] if hosts else "", provider, region, pod, attributes)
-
-
-def _flags(batch: Batch, looked: Looked) -> Strings:
-    """Kind and bits of each row, as offers reads them; only those that occur have a code."""
-    flags = looked.kind << 4
-    bits = [(batch.status_code == ERROR, FAILED), (looked.on_gpu, ON_GPU), (looked.called, CALL)]
-    if looked.told is not None:
-        bits.append((looked.called & (looked.told.nano >= 0), REPORTED))
-    for mask, bit in bits:
-        flags |= mask * bit
-    distinct = np.flatnonzero(np.bincount(flags, minlength=FLAGS_END))
-    table = np.zeros(FLAGS_END, np.int32)
-    table[distinct] = np.arange(len(distinct))
-    return Strings(table[flags], [str(flag) for flag in distinct.tolist()])
-
-
-def _write(batch: Batch, priced: Priced, having: AbstractSet[str]) -> None:
-    """Set the attributes; what is not known is not set."""
-    if not priced.verdicts:
-        return
-    rows = priced.rows
-    for key, name in TEXTS.items():
-        column = priced.column(name)
-        if any(column.values):
-            codes = column.codes
-            if len(rows) < len(batch):
-                codes = np.full(len(batch), ABSENT, np.int32)
-                codes[rows] = column.codes
-            batch.set(key, Constants(codes, column.values))
-    with_amount = priced.having(Status.FINAL, Status.PROVISIONAL, Status.FREE)
-    batch.set_rows(AMOUNT, rows[with_amount], priced.nano[with_amount] / NANO)
-    differs = priced.delta != 0
-    if differs.any():
-        batch.set_rows(DELTA, rows[differs], priced.delta[differs] / NANO)
-    if AMOUNT in having:  # from a gateway before this one, which had a price
-        unpriced = np.zeros(len(batch), np.bool_)
-        unpriced[rows[priced.having(Status.UNPRICED)]] = True
-        batch.delete(AMOUNT, unpriced)
-
-
-def _record(batch: Batch, having: AbstractSet[str], known: Sequence[Known], priced: Priced) -> Spans:
-    """The spans as the ledger takes them."""
-    rows, looked = priced.rows, priced.looked
-    trace_hi, trace_lo, span, parent = (batch.rows[:, cell].take(rows) for cell in ID_CELLS)
-    nothing = Strings(np.full(len(rows), ABSENT, np.int32), [])
-    job, user = (
-        Strings((column := batch.strings(key)).codes[rows], column.values) if key in having else nothing
-        for key in (spans.JOB_ID, spans.USER)
-    )
-    reported_nano, reported_currency = priced.reported()
-    quantities = nothing
-    if priced.calls.any():
-        fields, used = priced.used(np.arange(len(rows)))
-        quantities = spans.told_quantities(np.where(priced.calls[:, None], used, UNKNOWN), fields)
-    return Spans(
-        facts=[one.fact for one in known],
-        fact=priced.group.astype(np.int32),
-        trace_hi=trace_hi,
-        trace_lo=trace_lo,
-        span=span,
-        parent=parent,
-        start_ns=looked.start_ns[rows],
-        end_ns=looked.end_ns[rows],
-        nano=priced.nano,
-        reported_nano=reported_nano,
-        energy_mj=looked.used["energy_mj"][rows] if "energy_mj" in looked.used else np.full(len(rows), UNKNOWN),
-        job=job,
-        user=user,
-        reported_currency=reported_currency,
-        quantities=quantities,
-        **{name: priced.column(name) for name in ("currency", "basis", "price_id", "status", "reason")},
-    )

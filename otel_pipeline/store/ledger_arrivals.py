@@ -166,30 +166,25 @@ def _part(connection: sa.Connection, names: Names, spans: Spans, jobs: dict[int,
         "reported_nano": spans.reported_nano,
         "energy_mj": spans.energy_mj,
         "reported_currency": _texts(spans.reported_currency),
-        "quantities": _texts(spans.quantities),
+        "quantities": _texts(spans.quantities()),
         "facts": {number: fact for fact, number in known.items()},
     }
 
 
 def _charges(connection: sa.Connection, names: Names, spans: Spans) -> tuple[Ints, npt.NDArray[np.bool_]]:
     """Number of each row's charge, 0 for none; and whether its amount is booked as it is. Estimates are not."""
-    columns = [getattr(spans, name) for name in ("currency", "basis", "price_id", "status", "reason")]
-    rows = np.flatnonzero(spans.status.codes != ABSENT)
     charge = np.zeros(len(spans), dtype=np.int64)
     booked = np.zeros(len(spans), dtype=np.bool_)
-    if not len(rows):
+    used = sorted(set(spans.verdict.tolist()) - {ABSENT})
+    if not used:
         return charge, booked
-    codes = np.stack([column.codes[rows] for column in columns], axis=1)
-    distinct, place = np.unique(codes, axis=0, return_inverse=True)
-    priced = [
-        Priced(*("" if code == ABSENT else column.values[code] for column, code in zip(columns, row, strict=True)))
-        for row in distinct.tolist()
-    ]
-    wanted = [one for one in priced if one.status != Status.PROVISIONAL]
-    known = names.charges.of(connection, wanted)
-    charge[rows] = np.array([known.get(one, 0) for one in priced], dtype=np.int64)[place.reshape(-1)]
-    booked[rows] = np.array([one.status in BOOKED for one in priced], dtype=np.bool_)[place.reshape(-1)]
-    return charge, booked
+    priced = {place: Priced(*spans.verdicts[place]) for place in used}
+    known = names.charges.of(connection, [one for one in priced.values() if one.status != Status.PROVISIONAL])
+    numbers = np.zeros(len(spans.verdicts) + 1, dtype=np.int64)
+    counts = np.zeros(len(spans.verdicts) + 1, dtype=np.bool_)
+    for place, one in priced.items():
+        numbers[place], counts[place] = known.get(one, 0), one.status in BOOKED
+    return numbers[spans.verdict], counts[spans.verdict]
 
 
 def _coded(column: Strings, numbers: list[int]) -> Ints:

@@ -15,6 +15,11 @@ cdef class Scanner:
     cdef bytes keys_kept
     cdef const unsigned char* keys
     cdef const unsigned char[::1] kinds
+    cdef object seen_kept
+    cdef unsigned char[::1] seen
+    cdef object places_kept
+    cdef long long[::1] places
+    cdef Py_ssize_t place_count
     cdef const unsigned char[::1] slots
     cdef long long[::1] key_starts
     cdef long long[::1] first_of_size

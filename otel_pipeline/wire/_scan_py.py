@@ -16,7 +16,7 @@ tried first and read into locals; a store through `self` would make the compiler
 
 import numpy as np
 
-from otel_pipeline.errors import Uncanonical, WireError
+from otel_pipeline.errors import NewKey, Uncanonical, WireError
 from otel_pipeline.limits import NESTING_MAX, REQUEST_BYTES_MAX, ROWS_KEPT, ROWS_MAX
 from otel_pipeline.wire.schema import KINDS
 
@@ -29,6 +29,10 @@ class Scanner:
 
     `row_message` is the schema's number of the row's message, `slots[field]` the cell of each of its fields that is
     kept. `keys` are the attributes to find; the first three must be the type, message and stack trace of an exception.
+
+    Of many keys few occur. So a row has cells for those only that have occurred so far, each at its place; place 0 is
+    always empty and stands for all others. For another one `add` raises NewKey: then `widen`, `reset`, and add all
+    requests again. That happens once for each key at most.
     """
 
     def __init__(self, row_message, slots, keys):
@@ -38,7 +42,6 @@ class Scanner:
         self.attribute_tag = KINDS.index(17, row_message * 32) % 32 * 8 + 2  # 17: a repeated KeyValue
         self.keys_kept = b"".join(keys)
         self.keys = self.keys_kept
-        self.width = 32 + 5 * len(keys)
         self.key_starts = np.cumsum([0] + [len(key) for key in keys], dtype=np.int64)
         self.first_of_size = np.full(256, -1, np.int64)
         self.next_of_size = np.full(len(keys), -1, np.int64)
@@ -47,8 +50,24 @@ class Scanner:
             if size < 256:
                 self.next_of_size[index] = self.first_of_size[size]
                 self.first_of_size[size] = index
+        self.seen_kept = np.zeros(len(keys), np.uint8)
+        self.seen = self.seen_kept
+        self.places_kept = np.zeros(len(keys), np.int64)
+        self.places = self.places_kept
+        self.place_count = 1
+        self.width = 37
         self._allocate()
         self.reset(b"")
+
+    def widen(self):
+        """Give each key that has occurred a place; returns the place of every key, 0 for none (int64)."""
+        for key in range(len(self.seen)):
+            if self.seen[key] and self.places[key] == 0:
+                self.places[key] = self.place_count
+                self.place_count += 1
+        self.width = 32 + 5 * self.place_count
+        self._allocate()
+        return self.places_kept
 
     def _allocate(self):
         self.cells = np.empty(64 * self.width, np.int64)
@@ -64,6 +83,7 @@ class Scanner:
         self.row_count = 0
         self.scope_count = 0
         self.group_count = 0
+        self.seen_kept.fill(0)
 
     def add(self, start, end):
         """Scan the request at data[start:end] and append its rows; on an error nothing is appended.
@@ -275,8 +295,11 @@ class Scanner:
 
     def _attribute(self, base, at, pos, end):
         key = self._key_value(pos, end, 4)
-        cell = base + 32 + key * 5
         if key >= 0:
+            self.seen[key] = 1
+            if not self.places[key]:
+                raise NewKey
+            cell = base + 32 + self.places[key] * 5
             if self.cells[cell + 1]:
                 raise Uncanonical
             self.cells[cell] = self.any_type

@@ -8,7 +8,7 @@ distinct value. What an earlier processor changed, a later one reads. Nothing he
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from otel_pipeline.wire.signal import Signal
 from otel_pipeline.wire.values import Scalar, Settable, Value, array_values, resource_attributes, scope_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from otel_pipeline.wire.kernel import Kernel
 
@@ -30,6 +30,9 @@ Floats: TypeAlias = NDArray[np.float64]
 How: TypeAlias = Literal["insert", "update", "upsert"]
 
 ABSENT: Final = -1
+_NAME_MAX: Final = 2**56 - 1
+_SPREAD: Final = 6364136223846793005
+"""Odd: what is multiplied with it differs if it did before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,12 @@ class Batch:
     """The rows of one or several requests of one signal, and the edits recorded so far."""
 
     def __init__(
-        self, signal: Signal, data: bytes, tables: tuple[Ints, Ints, Ints], keys: dict[str, int], kernel: Kernel
+        self, signal: Signal, data: bytes, tables: tuple[Ints, Ints, Ints], columns: dict[str, int], kernel: Kernel
     ) -> None:
         self.signal: Final = signal
         self.data: Final = data
         self.rows, self.scopes, self.groups = tables
-        self._keys: Final = keys
+        self._columns: Final = columns
         self._kernel: Final = kernel
         self._strings: dict[int, Strings] = {}
         self._resource_codes: Codes | None = None
@@ -197,15 +200,69 @@ class Batch:
         column = self._column(key)
         return self.edits.present(("attribute", key), self.rows[:, column + cells.A_AT] != 0)
 
-    def having(self, keys: Sequence[str], where: Mask | None = None) -> list[str]:
-        """Those of some attributes that a row (in `where`) has, or that were edited, at the cost of one look."""
-        places = [self._column(key) + cells.A_AT for key in keys]
-        columns = (
-            self.rows[:, places] if where is None or where.all() else self.rows[np.flatnonzero(where)[:, None], places]
-        )
-        there: Mask = np.any(columns, axis=0)
-        found = zip(keys, there.tolist(), strict=True)
-        return [key for key, is_there in found if is_there or self.edits.knows(("attribute", key))]
+    def having(self, keys: Iterable[str]) -> list[str]:
+        """Those of some attributes that may be there: the others are in no row, and nobody has set them."""
+        columns = self._columns
+        return [key for key in keys if columns[key] != cells.WIDTH or (self.edits and self._is_edited(key))]
+
+    def wholes(self, keys: Sequence[str], units: Sequence[int], units_max: float) -> Ints:
+        """Numbers of some attributes as whole multiples of 1 / units, a line for each: int64 (keys, rows). -1 for what
+        is negative, not below `units_max` or no number.
+        """
+        found: Ints = self._kernel.wholes(self.rows, self._cells(keys), np.array(units, np.float64), units_max)
+        for line, key in enumerate(keys):
+            if self._is_edited(key):
+                with np.errstate(over="ignore", invalid="ignore"):
+                    scaled = np.rint(self.numbers(key) * units[line])
+                    good = (scaled >= 0) & (scaled < units_max)
+                found[line] = np.where(good, scaled, -1)
+        return found
+
+    def alike(
+        self, likeness: Any, looked: tuple[Sequence[str], Sequence[str]], places: Ints, extra: Ints, fresh_max: int
+    ) -> tuple[Codes, list[int]] | None:
+        """A number for each row, the same for rows that say the same, and the first row of each number that is new.
+
+        Looked at are whether the first of `looked` are there, and the values of the second, edits included; span kind
+        and status; a number of each distinct resource, `places`, and one of each row, `extra`, or none. None if there
+        are more than `fresh_max` new ones, or no numbers are left. `likeness` is the kernel's; it keeps the numbers
+        over batches.
+        """
+        shown, keys = looked
+        for name in ("status", *(("attribute", key) for key in (*shown, *keys))):
+            marks = self.edits.marks(name)
+            if marks is not None:
+                extra = extra * _SPREAD + marks if len(extra) else marks
+        told = [(key, 0) for key in self.having(shown)] + [(key, 1) for key in self.having(keys)]
+        names = np.array([(hash(key) & _NAME_MAX) * 2 + by_value for key, by_value in told], np.int64)
+        columns = np.array([self._column(key) for key, _ in told], np.int64)
+        groups = places[self._resource_of_groups()]
+        found: tuple[Codes, list[int]] | None
+        found = likeness.read(self.data, self.rows, columns, names, groups, extra, fresh_max)
+        return found
+
+    def has(self, key: str, row: int) -> bool:
+        """Whether one row has the attribute, whatever its type."""
+        edited = self.edits.value(("attribute", key), row)
+        return edited[0] is not None if edited else bool(self.rows[row, self._column(key) + cells.A_AT])
+
+    def value(self, key: str, row: int) -> Scalar | None:
+        """The text or number of one row's attribute; None for what is neither. For columns see `strings`, `numbers`."""
+        edited = self.edits.value(("attribute", key), row)
+        if edited:
+            return edited[0] if isinstance(edited[0], str | int | float) else None
+        kind, _, _, start, end = self.rows[row, self._column(key) :][: cells.ATTRIBUTE].tolist()
+        if kind == cells.T_STRING:
+            return self.data[start:end].decode()
+        if kind == cells.T_DOUBLE:
+            return float(np.int64(start).view(np.float64))
+        return start if kind in (cells.T_INT, cells.T_BOOL) else None
+
+    def _is_edited(self, key: str) -> bool:
+        return self.edits.knows(("attribute", key))
+
+    def _cells(self, keys: Sequence[str]) -> Ints:
+        return np.array([self._column(key) for key in keys], np.int64)
 
     def lists(self, key: str) -> tuple[Codes, list[tuple[Value, ...]]]:
         """The array values of an attribute as a column, edits included; a text counts as an array of one."""
@@ -240,7 +297,7 @@ class Batch:
 
     def _column(self, key: str) -> int:
         try:
-            return cells.WIDTH + cells.ATTRIBUTE * self._keys[key]
+            return self._columns[key]
         except KeyError:
             raise KeyError(f"attribute {key!r} was not asked for: name it in the processor's `attributes`") from None
 
@@ -265,14 +322,27 @@ class Batch:
 
     def resources(self) -> tuple[Codes, list[dict[str, Value]]]:
         """For each row the index of its resource, and the attributes of each distinct resource, edits included."""
+        attributes = self.distinct_resources()
+        return self._resource_of_groups()[self.rows[:, cells.GROUP]], attributes
+
+    def distinct_resources(self) -> list[dict[str, Value]]:
+        """The attributes of each distinct resource, edits included."""
+        self._resource_of_groups()
+        return [
+            self.edits.resource(index, resource_attributes(payload)) for index, payload in enumerate(self._resources)
+        ]
+
+    def resource_of(self, row: int) -> int:
+        """The index of one row's resource."""
+        return int(self._resource_of_groups()[self.rows[row, cells.GROUP]])
+
+    def _resource_of_groups(self) -> Codes:
+        """Which of the distinct resources each group has."""
         if self._resource_codes is None:
             self._resource_codes, self._resources = self._kernel.encode(
                 self.data, self.groups, -1, 0, cells.G_INNER_AT + 1
             )
-        attributes = [
-            self.edits.resource(index, resource_attributes(payload)) for index, payload in enumerate(self._resources)
-        ]
-        return self._resource_codes[self.rows[:, cells.GROUP]], attributes
+        return self._resource_codes
 
     def resource_strings(self, key: str) -> Strings:
         """A resource attribute as a column; values that are no strings are absent."""

@@ -50,7 +50,7 @@ BODY_B: Final = 22
 SEVERITY_TEXT_AT: Final = 24
 
 WIDTH: Final = 32
-"""Cells before the requested attributes."""
+"""Cells before the requested attributes. Of these the first is always empty."""
 
 # A requested attribute: field number of its AnyValue member (0: empty or absent), where the KeyValue stands, and its
 # value: A and B are the offsets of a string, bytes, array or kvlist; A holds a number, a double by its bits.

@@ -138,8 +138,11 @@ class Edits:
         """Set attribute `name[1]`, whose cells begin at `column`, in the rows of `mask` (None: all)."""
         if mask is not None and not mask.any():
             return
-        overlay = self._overlay(name, column + cells.A_AT, column + cells.A_END)
         number = self._signal.value.attributes_field
+        if name not in self._overlays and mask is None and not isinstance(value, np.ndarray | str | bool | int | float):
+            self._overlays[name] = _overlay_of(number, name[1], column, value)
+            return
+        overlay = self._overlay(name, column + cells.A_AT, column + cells.A_END)
         if isinstance(value, np.ndarray):
             overlay.put_doubles(number, name[1], value, mask)
             return
@@ -220,6 +223,17 @@ class Edits:
         """Whether a field was edited in some row."""
         return name in self._overlays
 
+    def marks(self, name: Hashable) -> Ints | None:
+        """A number for what each row's field was set to, the same for equal values as long as this process lives; 0 for
+        those that were not edited. None if no row was.
+        """
+        overlay = self._overlays.get(name)
+        if overlay is None:
+            return None
+        values = (tuple(value) if isinstance(value, list) else value for value in overlay.values)
+        marks = [hash((name, type(value).__name__, value)) | 1 for value in values]
+        return np.array([*marks, DELETED, 0], np.int64)[overlay.codes]
+
     def over_lists(
         self, name: Hashable, codes: Codes, values: list[tuple[Value, ...]]
     ) -> tuple[Codes, list[tuple[Value, ...]]]:
@@ -243,6 +257,13 @@ class Edits:
             return column
         parts = Overlay(0, 0, overlay.codes, [value[part] for value in overlay.values])
         return type(column)(*parts.over(column.codes, column.values))
+
+    def value(self, name: Hashable, row: int) -> tuple[Any] | tuple[()]:
+        """What one row's field was set to, None if it was deleted; nothing if it was not edited."""
+        overlay = self._overlays.get(name)
+        if overlay is None or overlay.codes[row] == UNTOUCHED:
+            return ()
+        return (overlay.values[overlay.codes[row]] if overlay.codes[row] >= 0 else None,)
 
     def text(self, name: Hashable, row: int) -> str | None:
         """What one row's edited attribute reads as, empty if it is no text; None if it was not edited."""
@@ -301,6 +322,15 @@ class Edits:
         splicer = kernel.splicer(batch.data, batch.rows, batch.scopes, batch.groups, *fragments.joined())
         spliced: bytes = splicer.splice(at_cells, end_cells, codes, keep.view(np.uint8), group_codes)
         return spliced
+
+
+def _overlay_of(number: int, key: str, column: int, value: Constants) -> Overlay:
+    """The first edit of an attribute, of all rows."""
+    codes = np.maximum(value.codes, UNTOUCHED, dtype=np.int32)
+    values = [in_64_bits(one) for one in value.values]
+    overlay = Overlay(column + cells.A_AT, column + cells.A_END, codes, values)
+    overlay.fragments.add([attribute_field(number, key, one, type(one).__name__) for one in values])
+    return overlay
 
 
 def _varint_sizes(values: Ints) -> Ints:

@@ -6,6 +6,8 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Final
 
+LEAVES: Final = ("scan", "codes", "splice", "sieve", "likeness", "lineage")
+
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
@@ -17,14 +19,26 @@ class Kernel:
     splicer: Any
     sieve: Any
     known: Any
+    likeness: Any
+    wholes: Any
+    lineage: Any
 
 
 def _load(name: str) -> Kernel:
-    scan, codes, splice, sieve = (
-        importlib.import_module(f"otel_pipeline.wire._{leaf}_{name}") for leaf in ("scan", "codes", "splice", "sieve")
+    scan, codes, splice, sieve, likeness, lineage = (
+        importlib.import_module(f"otel_pipeline.wire._{leaf}_{name}") for leaf in LEAVES
     )
-    title = "compiled" if name == "c" else "interpreted"
-    return Kernel(title, scan.Scanner, codes.encode, splice.Splicer, sieve.Sieve, sieve.Known)
+    return Kernel(
+        "compiled" if name == "c" else "interpreted",
+        scan.Scanner,
+        codes.encode,
+        splice.Splicer,
+        sieve.Sieve,
+        sieve.Known,
+        likeness.Likeness,
+        likeness.wholes,
+        lineage.Lineage,
+    )
 
 
 def variants() -> list[Kernel]:

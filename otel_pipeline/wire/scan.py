@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
 
-from otel_pipeline.errors import Uncanonical, WireError
+from otel_pipeline.errors import NewKey, Uncanonical, WireError
+from otel_pipeline.wire import cells
 from otel_pipeline.wire.batch import Batch
 from otel_pipeline.wire.edits import EXCEPTION_KEYS
 from otel_pipeline.wire.kernel import COMPILED, Kernel, kernel
@@ -51,9 +52,11 @@ class BatchReader:
         self._variant = variant or kernel()
         self._normalised: list[bool] = []
         wanted = [key for key in dict.fromkeys(attributes) if key not in EXCEPTION_KEYS]
-        self._keys = {key: index for index, key in enumerate((*EXCEPTION_KEYS, *wanted))}
+        self._keys = (*EXCEPTION_KEYS, *wanted)
         spec = signal.value
         names = tuple(key.encode() for key in self._keys)
+        self._columns = dict.fromkeys(self._keys, cells.WIDTH)
+        """Key -> cell of its column; the first is an empty one for all that have not occurred."""
         if max(map(len, names)) > KEY_BYTES_MAX:
             raise ValueError(f"an attribute key of more than {KEY_BYTES_MAX} bytes")
         self._scanner = self._variant.scanner(int(spec.row_message), spec.slots, names)
@@ -66,7 +69,8 @@ class BatchReader:
         while not self._scan(bodies, parts):
             bodies = [b"" if part.error else body for body, part in zip(bodies, parts, strict=True)]
         rows, scopes, groups = self._scanner.tables()
-        return Batch(self._signal, self._scanner.data, (rows, scopes, groups), self._keys, self._variant), parts
+        told = (self._columns, self._variant)
+        return Batch(self._signal, self._scanner.data, (rows, scopes, groups), *told), parts
 
     def _scan(self, bodies: list[bytes], parts: list[Part]) -> bool:
         """Scan all bodies. False if one was refused or had to be normalised, so that all must be joined anew."""
@@ -83,6 +87,9 @@ class BatchReader:
                 parts[index].error = error
                 parts[index].crowded_out = bool(scanner.full and scanner.group_count)
                 clean = False
+            except NewKey:
+                self._widen()
+                return False
             except Uncanonical:
                 self._normalise(index, bodies, parts)
                 clean = False
@@ -90,6 +97,12 @@ class BatchReader:
                 first = self._count(parts[index], first)
             start = end
         return clean
+
+    def _widen(self) -> None:
+        """Columns for attributes that had not occurred so far."""
+        places = self._scanner.widen().tolist()
+        columns = (cells.WIDTH + cells.ATTRIBUTE * place for place in places)
+        self._columns = dict(zip(self._keys, columns, strict=True))
 
     def _count(self, part: Part, first: int) -> int:
         last = int(self._scanner.row_count)

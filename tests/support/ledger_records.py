@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -86,19 +87,30 @@ def columns(spans: tuple[One, ...]) -> Spans:
     told = {
         "job": [one.job for one in spans],
         "user": [one.user for one in spans],
-        "currency": [one.currency if one.nano else "" for one in spans],
-        "basis": ["image" if one.nano else "" for one in spans],
-        "price_id": ["per-image" if one.nano else "" for one in spans],
-        "status": [_status(one) for one in spans],
-        "quantities": [one.quantities for one in spans],
     }
+    verdicts: dict[tuple[str, ...], int] = {}
+    used = [json.loads(one.quantities or "{}") for one in spans]
+    fields = tuple(dict.fromkeys(name for told in used for name in told))
+    lines = [[told.get(name, -1) for told in used] for name in fields]
     texts: dict[str, Any] = {name: strings(told.get(name, [""] * len(spans))) for name in TEXTS}
     arrays: dict[str, Any] = {name: np.array(numbers[name], dtype=np.int64) for name in NUMBERS}
-    return Spans(facts=list(facts), fact=np.array(codes, dtype=np.int32), **arrays, **texts)
+    verdict = [verdicts.setdefault(told, len(verdicts)) if (told := _verdict(one)) else -1 for one in spans]
+    return Spans(
+        facts=list(facts),
+        fact=np.array(codes, dtype=np.int32),
+        verdicts=list(verdicts),
+        verdict=np.array(verdict, dtype=np.int32),
+        fields=fields,
+        used=np.array(lines, dtype=np.int64).reshape(len(fields), len(spans)),
+        **arrays,
+        **texts,
+    )
 
 
-def _status(one: One) -> str:
-    return "final" if one.nano else "unpriced" if one.quantities else ""
+def _verdict(one: One) -> tuple[str, ...]:
+    if one.nano:
+        return (one.currency, "image", "per-image", "final", "", "")
+    return ("", "", "", "unpriced", "", "") if one.quantities else ()
 
 
 def fact_of(one: One) -> Fact:

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from otel_pipeline.ledger.plans import FIELDS
 from otel_pipeline.ledger.records import (
     KINDS,
     NUMBERS,
     TEXTS,
+    VERDICT,
     VERSION,
     Fact,
     Presence,
@@ -60,7 +62,13 @@ def one_span(facts: list[Fact] | None = None, rows: int = 1, **texts: str) -> Sp
         name: Strings(np.full(rows, 0 if name in texts else -1, np.int32), [texts[name]] if name in texts else [])
         for name in TEXTS
     }
-    return Spans(facts=facts or [Fact()], fact=np.zeros(rows, np.int32), **numbers, **columns)  # type: ignore[arg-type]
+    told = {
+        "verdicts": [("USD", "image", "p", "final", "", "")],
+        "verdict": np.zeros(rows, np.int32),
+        "fields": ("images",),
+        "used": np.full((1, rows), 3, np.int64),
+    }
+    return Spans(facts=facts or [Fact()], fact=np.zeros(rows, np.int32), **told, **numbers, **columns)  # type: ignore[arg-type]
 
 
 @st.composite
@@ -77,7 +85,17 @@ def spans(draw: st.DrawFn) -> Spans:
         codes = draw(st.lists(st.integers(-1, len(values) - 1), min_size=rows, max_size=rows))
         columns[name] = Strings(np.array(codes, np.int32).reshape(rows), values)
     fact = draw(st.lists(st.integers(0, len(facts) - 1), min_size=rows, max_size=rows))
-    return Spans(facts=facts, fact=np.array(fact, np.int32).reshape(rows), **numbers, **columns)  # type: ignore[arg-type]
+    verdicts = draw(st.lists(st.tuples(*(TEXT for _ in VERDICT)), max_size=3))
+    verdict = draw(st.lists(st.integers(-1, len(verdicts) - 1), min_size=rows, max_size=rows))
+    named = draw(st.lists(st.sampled_from(FIELDS), max_size=3, unique=True))
+    used = draw(st.lists(st.integers(-1, 2**53), min_size=rows * len(named), max_size=rows * len(named)))
+    told = {
+        "verdicts": verdicts,
+        "verdict": np.array(verdict, np.int32).reshape(rows),
+        "fields": tuple(named),
+        "used": np.array(used, np.int64).reshape(len(named), rows),
+    }
+    return Spans(facts=facts, fact=np.array(fact, np.int32).reshape(rows), **told, **numbers, **columns)  # type: ignore[arg-type]
 
 
 def mended(fact: Fact) -> Fact:
@@ -100,6 +118,16 @@ def test_what_is_written_can_be_read(written: Spans, presence: list[Presence]) -
         column, original = getattr(read.spans, name), getattr(written, name)
         assert column.codes.tolist() == original.codes.tolist(), name
         assert column.values == [kept(text) for text in original.values], name
+    assert read.spans.verdicts == [tuple(map(kept, verdict)) for verdict in written.verdicts]
+    assert read.spans.verdict.tolist() == written.verdict.tolist()
+    assert read.spans.fields == written.fields
+    assert read.spans.used.tolist() == written.used.tolist()
+    quantities = read.spans.quantities()
+    for row in range(len(written)):
+        known = {
+            name: int(line[row]) for name, line in zip(written.fields, written.used, strict=True) if line[row] >= 0
+        }
+        assert json.loads(quantities.at(row) or "{}") == known
     assert [(len(one.hosts), one.minutes, len(one.attributes)) for one in read.presence] == [
         (len(one.hosts), one.minutes, len(one.attributes)) for one in presence
     ]
@@ -172,7 +200,7 @@ def test_a_changed_byte_is_read_or_refused(place: int, value: int) -> None:
         lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
         max_leaves=30,
     ),
-    st.sampled_from(["facts", "texts", "presence", "rows", "version"]),
+    st.sampled_from(["facts", "texts", "verdicts", "fields", "presence", "rows", "version"]),
 )
 def test_any_other_value_in_the_first_line_is_read_or_refused(value: object, key: str) -> None:
     line, _, columns = WHOLE.partition(b"\n")
@@ -181,7 +209,7 @@ def test_any_other_value_in_the_first_line_is_read_or_refused(value: object, key
     except ValueError:
         return
     assert read.spans is not None
-    assert key in ("presence", "version", "rows", "texts", "facts")
+    assert key in ("presence", "version", "rows", "texts", "facts", "verdicts", "fields")
 
 
 FACT: Final = json.loads(WHOLE.partition(b"\n")[0])["facts"][0]
@@ -202,6 +230,11 @@ SEEN: Final = json.loads(WHOLE.partition(b"\n")[0])["presence"][0]
         ({"texts": [[]]}, "1 columns of texts"),
         ({"texts": [[1]] * len(TEXTS)}, "a text that is none"),
         ({"texts": [[]] * len(TEXTS)}, "not listed"),
+        ({"verdicts": []}, "not listed"),
+        ({"verdicts": [["USD"]]}, "not 6 texts"),
+        ({"fields": [1]}, "a text that is none"),
+        ({"fields": []}, "columns of the record"),
+        ({"fields": ["f"] * 65}, "at most 64"),
         ({"presence": [[]]}, "not 9 values"),
         ({"presence": [[*SEEN[:-2], [-1], []]]}, "no number of a minute"),
         ({"presence": [[*SEEN[:-2], [2**70], []]]}, "no number of a minute"),

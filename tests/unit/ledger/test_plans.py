@@ -10,8 +10,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from otel_pipeline.ledger import _amounts_py
 from otel_pipeline.ledger.charge import Quantities, Status, charge
-from otel_pipeline.ledger.plans import FIELDS, PLACE, amounts, plan_of, why_not
+from otel_pipeline.ledger.plans import FIELDS, PLACE, Plan, PlanTable, plan_of, why_not
 from otel_pipeline.ledger.price_rows import CALL_BASES, NAMED, TIERED, Basis, Row
 
 PRICES = st.integers(0, 10**7).map(lambda whole: f"{whole / 10**6:.6f}")
@@ -41,12 +42,24 @@ def rows(draw: st.DrawFn) -> Row:
 QUANTITIES = st.fixed_dictionaries(dict.fromkeys(FIELDS, COUNT))
 
 
+def made(asked: list[Plan], table: np.ndarray[Any, Any]) -> tuple[list[int], list[bool]]:
+    """What row i costs by plan i, in every variant of the leaf; `table` has a row each."""
+    found = []
+    for leaf in (None, _amounts_py):
+        held = PlanTable(leaf)
+        numbers = np.array([held.add(plan) for plan in asked], np.int64)
+        nano, known = held.amounts(numbers, np.ascontiguousarray(table.T))
+        found.append((nano.tolist(), known.tolist()))
+    assert found[0] == found[1]
+    return found[0]
+
+
 @given(st.lists(st.tuples(rows(), QUANTITIES, RESOLUTIONS, st.booleans()), min_size=1, max_size=4))
 def test_each_row_gets_what_charge_says(asked: list[tuple[Row, dict[str, int], str, bool]]) -> None:
     plans = [plan_of(row, resolution, failed=failed) for row, _, resolution, failed in asked]
     table = np.array([[told[name] for name in FIELDS] for _, told, _, _ in asked], np.int64)
     table[:, PLACE["requests"]] = 1
-    nano, known = amounts(plans, np.arange(len(asked)), table)
+    nano, known = made(plans, table)
     for place, (row, told, resolution, failed) in enumerate(asked):
         used: dict[str, Any] = {name: value for name, value in told.items() if value >= 0 and name != "requests"}
         expected = charge(row, Quantities(resolution=resolution, failed=failed, **used))
@@ -70,7 +83,7 @@ def one(price: Row, **known: int) -> int | None:
     table = np.full((1, len(FIELDS)), -1, np.int64)
     for name, value in known.items():
         table[0, PLACE[name]] = value
-    nano, is_known = amounts([plan_of(price)], np.zeros(1, np.int64), table)
+    nano, is_known = made([plan_of(price)], table)
     return int(nano[0]) if is_known[0] else None
 
 
@@ -98,8 +111,9 @@ def test_energy_may_cost_beside_the_time_on_a_gpu() -> None:
     assert one(bought, gpu_ns=10**10) is None
     assert why_not(plan_of(bought), {"gpu_ns": 10**10}) == "the energy is unknown"
     assert one(row(basis="gpu_hour", price="0.36", energy_price="0"), gpu_ns=10**10) == 1_000_000
-    both = [plan_of(bought), plan_of(row(basis="gpu_second", price="0.001"))]
-    nano, known = amounts(both, np.array([0, 1]), np.array([[10**9], [10**9]]), ["gpu_ns"])
+    table = PlanTable()
+    both = [table.add(plan_of(bought)), table.add(plan_of(row(basis="gpu_second", price="0.001")))]
+    nano, known = table.amounts(np.array(both), np.array([[10**9, 10**9]]), ["gpu_ns"])
     assert (nano.tolist(), known.tolist()) == ([0, 1_000_000], [False, True])
 
 

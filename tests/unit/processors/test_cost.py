@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,13 +20,15 @@ from otel_pipeline.contracts import Context
 from otel_pipeline.errors import ConfigError
 from otel_pipeline.exposition.families import Exposition
 from otel_pipeline.ledger import spans
-from otel_pipeline.ledger.records import Presence, Spans, decode
-from otel_pipeline.processors.cost import WRITTEN, CostProcessor
+from otel_pipeline.ledger.marks import INCLUSIVE, WRITTEN
+from otel_pipeline.ledger.records import VERDICT, Presence, Spans, decode
+from otel_pipeline.processors.cost import CostProcessor
 from otel_pipeline.stats import Stats
 from otel_pipeline.wire.scan import BatchReader
 from otel_pipeline.wire.signal import Signal
 from otel_pipeline.wire.values import Value, any_value
 
+COST: Final = "otel_pipeline.cost."
 START_NS: Final = 1_795_294_144_000_000_000
 SECOND: Final = 10**9
 GPU: Final = "GPU-6d2f0e2c-0000-4000-8000-000000000001"
@@ -100,12 +103,12 @@ class Bench:
         self.left: list[bytes] = []
 
     def spans(self, *spans: Span, **resource: Value) -> list[dict[str, Any]]:
-        """The attributes that each span has afterwards under otel_pipeline.cost."""
+        """The attributes under otel_pipeline.cost of each span that costs something itself, but for `inclusive`."""
         return [
             {
                 key.removeprefix("otel_pipeline.cost."): value
                 for key, value in one.items()
-                if key.startswith("otel_pipeline.cost.")
+                if key.startswith("otel_pipeline.cost.") and key != INCLUSIVE and "otel_pipeline.cost.status" in one
             }
             for one in self.whole(*spans, **resource)
         ]
@@ -509,8 +512,9 @@ def test_centuries_on_gpus_have_no_amount(bench: Bench) -> None:
     assert "the time on the GPU is unknown" in found["reason"]
 
 
-def test_a_batch_of_all_different_spans_is_told_apart_by_less(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_of_all_different_spans_is_told_apart_by_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("otel_pipeline.processors.cost.COST_DISTINCT_MAX", 3)
+    bench = Bench(tmp_path)
     images: dict[str, Any] = {f"{QUANTITY}images": 1}
     odd = [call("fal", "flux", number, otel_pipeline__workflow__name=f"w{number}", **images) for number in range(1, 6)]
     assert [one["amount"] for one in bench.spans(*odd)] == [0.003] * 5
@@ -520,13 +524,102 @@ def test_a_batch_of_all_different_spans_is_told_apart_by_less(bench: Bench, monk
     assert len(bench.recorded().facts) == 1
 
 
-def test_what_is_known_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_known_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("otel_pipeline.ledger.offers.COST_KNOWN_MAX", 4)
+    monkeypatch.setattr("otel_pipeline.processors.cost.COST_KNOWN_MAX", 4)
+    bench = Bench(tmp_path)
     for number in range(1, 20):
         images: dict[str, Any] = {f"{QUANTITY}images": 1, "otel_pipeline__workflow__name": f"w{number}"}
         assert (
             bench.spans(call("fal", "flux", number, **images), **{"service.name": f"s{number}"})[0]["amount"] == 0.003
         )
+
+
+# -- with all below it -------------------------------------------------------------------------------------------------
+
+
+def job_of_stages() -> list[Span]:
+    """V4 of the vectors: a job on a GPU of 0.001 $/s with load, sample, and vae below sample."""
+    spans = [on_gpu(1, seconds=50), on_gpu(2, parent=1, seconds=10), on_gpu(3, parent=1, seconds=30)]
+    spans.append(on_gpu(4, parent=3, seconds=5))
+    for made, after in zip(spans, (0, 5, 15, 40), strict=True):
+        made.start_time_unix_nano += after * SECOND
+        made.end_time_unix_nano += after * SECOND
+    return spans
+
+
+def own_and_inclusive(found: list[dict[str, Any]]) -> list[tuple[float | None, float | None]]:
+    return [(one.get(f"{COST}amount"), one.get(INCLUSIVE)) for one in found]
+
+
+V4: Final = [(0.010, 0.050), (0.010, 0.010), (0.025, 0.030), (0.005, 0.005)]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_own_time_is_without_that_of_spans_below(bench: Bench, order: tuple[int, ...]) -> None:
+    spans = job_of_stages()
+    found = own_and_inclusive(bench.whole(*(spans[place] for place in order)))
+    assert [found[order.index(place)] for place in range(4)] == V4
+
+
+def test_what_is_below_may_come_in_batches_before(bench: Bench) -> None:
+    job, load, sample, vae = job_of_stages()
+    assert own_and_inclusive(bench.whole(load, vae)) == [V4[1], V4[3]]
+    assert own_and_inclusive(bench.whole(sample)) == [V4[2]]
+    assert own_and_inclusive(bench.whole(job)) == [V4[0]]
+
+
+def test_parallel_spans_below_are_counted_once(bench: Bench) -> None:
+    job, load, sample, _ = job_of_stages()
+    twin = Span.FromString(sample.SerializeToString())
+    twin.span_id = b"twintwin"
+    found = bench.whole(job, load, sample, twin)
+    assert found[0][f"{COST}amount"] == 0.010
+
+
+def test_a_span_without_costs_tells_what_is_below_it(bench: Bench) -> None:
+    images: dict[str, Any] = {f"{QUANTITY}images": 4}
+    found = bench.whole(span(1), span(2, parent=1), call("fal", "flux", 3, parent=2, **images))
+    assert [one.get(INCLUSIVE) for one in found] == [0.012, 0.012, 0.012]
+    assert [one.get(f"{COST}currency") for one in found] == ["USD"] * 3
+    assert [one.get(f"{COST}amount") for one in found] == [None, None, 0.012]
+
+
+def test_a_job_in_another_batch_tells_its_calls(bench: Bench) -> None:
+    images: dict[str, Any] = {f"{QUANTITY}images": 4}
+    bench.whole(*(call("fal", "flux", number, parent=2, **images) for number in (3, 4)))
+    bench.whole(span(2, parent=1))
+    assert bench.whole(span(1))[0] == {INCLUSIVE: 0.024, f"{COST}currency": "USD"}
+    assert bench.whole(span(1))[0] == {}
+
+
+@pytest.mark.parametrize(
+    "other", [call("upscaler", number=4, parent=1), call("nobody", number=4, parent=1)], ids=["currency", "unpriced"]
+)
+def test_what_cannot_be_added_up_has_no_sum(bench: Bench, other: Span) -> None:
+    images: dict[str, Any] = {f"{QUANTITY}images": 4}
+    found = bench.whole(span(1), call("fal", "flux", 3, parent=1, **images), other)
+    assert found[0] == {}
+    assert found[1][INCLUSIVE] == 0.012
+
+
+def test_an_outer_span_of_the_same_call_has_what_the_inner_costs(bench: Bench) -> None:
+    found = bench.whole(usage(1), usage(2, parent=1))
+    assert own_and_inclusive(found) == [(None, 0.0025), (0.0025, 0.0025)]
+
+
+def test_a_sum_of_a_gateway_before_this_one_goes_if_nothing_is_known(bench: Bench) -> None:
+    assert (
+        INCLUSIVE not in bench.whole(span(1, otel_pipeline__cost__inclusive=3.0), call("nobody", number=2, parent=1))[0]
+    )
+
+
+def test_spans_of_other_traces_are_not_below(bench: Bench) -> None:
+    images: dict[str, Any] = {f"{QUANTITY}images": 4}
+    stranger = call("fal", "flux", 3, parent=1, **images)
+    stranger.trace_id = b"o" * 16
+    assert bench.whole(span(1), stranger)[0] == {}
+    assert bench.whole(span(1))[0] == {}
 
 
 # -- for the ledger ----------------------------------------------------------------------------------------------------
@@ -555,11 +648,14 @@ def test_the_ledger_learns_what_a_span_is(tmp_path: Path) -> None:
 def test_the_ledger_learns_what_was_used_and_reported(bench: Bench) -> None:
     bench.spans(usage(1, gen_ai__usage__cost=0.25), call("fal", "flux", 2, **{f"{QUANTITY}images": 2}))
     recorded = bench.recorded()
-    used = [json.loads(recorded.quantities.at(row) or "{}") for row in range(2)]
+    used = [json.loads(recorded.quantities().at(row) or "{}") for row in range(2)]
     assert used == [{"input_tokens": 1000}, {"images": 2}]
     assert recorded.reported_nano.tolist() == [250_000_000, -1]
     assert [recorded.reported_currency.at(row) for row in range(2)] == ["USD", None]
-    assert [recorded.status.at(row) for row in range(2)] == ["final", "final"]
+    assert [recorded.verdicts[code][VERDICT.index("status")] for code in recorded.verdict.tolist()] == [
+        "final",
+        "final",
+    ]
 
 
 def test_spans_between_two_that_matter_are_told_too(bench: Bench) -> None:

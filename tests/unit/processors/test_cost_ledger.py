@@ -35,7 +35,7 @@ def test_what_spans_cost_is_booked(tmp_path: Path) -> None:
     bench.spans(*spans)  # a sender's retry
     seen = samples(*(SHIFT_NS // 10**9 + second for second in range(0, 120, 10)), name="NVIDIA H100")
     bench.metrics(seen)
-    assert [one["amount"] for one in marks_sent] == [0.06, 0.03, 0.012]
+    assert [one["amount"] for one in marks_sent] == [0.03, 0.03, 0.012]
     database = open_database(tmp_path / "store.db", owner=True)
     try:
         watched = Watched(database, book_of([tmp_path / "prices.yaml"], defaults=False))

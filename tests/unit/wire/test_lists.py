@@ -55,12 +55,6 @@ def test_a_look_tells_which_attributes_there_are() -> None:
     assert batch(None, None).having(["other", "ids"]) == []
 
 
-def test_a_look_may_leave_rows_out() -> None:
-    some = np.array([True, False])
-    assert batch(None, "x").having(["ids"], some) == []
-    assert batch("x", None).having(["ids"], some) == ["ids"]
-
-
 def test_a_look_sees_what_was_set() -> None:
     one = batch(None)
     one.set("other", 1)
