@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from otel_pipeline.ledger.price_book import PriceBook
 from otel_pipeline.store.database import Database, open_database
 from otel_pipeline.store.ledger_verify import verify
+from tests.support.ledger_charge_laws import CHARGE_LAWS
 from tests.support.ledger_laws import BOOKS, LAWS, Watched, any_order_gives_the_same_books, seen, spans, totals
 from tests.support.ledger_records import GPU, One, record
 
@@ -37,7 +38,7 @@ def fresh(url: str) -> Iterator[Callable[[], Database]]:
         database.close()
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("law", [*LAWS, *CHARGE_LAWS], ids=lambda law: law.__name__)
 def test_a_law_of_the_ledger_holds_on_postgresql(
     law: Callable[[Database], None], fresh: Callable[[], Database]
 ) -> None:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from otel_pipeline.ledger.price_book import PriceBook
 from otel_pipeline.store.database import Database
+from tests.support.ledger_charge_laws import CHARGE_LAWS, new_prices_hold_after_reprice_alone
 from tests.support.ledger_laws import (
     BOOKS,
     LAWS,
     any_order_gives_the_same_books,
-    new_prices_hold_after_reprice_alone,
     seen,
     spans,
 )
@@ -24,7 +24,7 @@ from tests.support.ledger_records import One
 FULL = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("law", [*LAWS, *CHARGE_LAWS], ids=lambda law: law.__name__)
 def test_a_law_of_the_ledger_holds_on_sqlite(law: Callable[[Database], None], fresh: Callable[[], Database]) -> None:
     law(fresh())
 
