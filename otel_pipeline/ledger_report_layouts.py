@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 NOBODY: Final = "(nobody: {})"
 NO_NAME: Final = "(none)"
+STARTUPS_PRINTED: Final = 3
+"""The dearest ones; all that is told stands in the JSON."""
 COLUMNS: Final = frozenset({"currency", "cost", "wasted", "idle", "succeeded", "failed", "other", "cost_per_job"})
 
 
@@ -179,6 +181,9 @@ def print_report(found: Report, lines: Sequence[Line]) -> None:
     click.echo()
     print_rows([row(line, found.by) for line in lines], "table")
     click.echo()
+    for one in found.startups[:STARTUPS_PRINTED]:
+        cause = f", caused by {one.job}" if one.job else ""
+        click.echo(f"cold start of {one.gpu} at {_utc(one.start_ns)}: {formatted(one.nano)} {one.currency}{cause}")
     if found.unpriced.gpu_ns:
         gpu_s = f"{found.unpriced.gpu_ns / NANO:.0f} s of GPUs ({', '.join(found.unpriced.gpu_reasons)})"
         click.echo(f"without a price: {gpu_s}, see `otel-pipeline price explain`")

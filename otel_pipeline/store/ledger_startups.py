@@ -6,6 +6,7 @@ these minutes become cold starts again. Who bears them is a question of reports:
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Startup:
     """A cold start, as far as it lies in the window: n$ of periods from `start_ns` until `ready_ns`, the last of which
-    begins at `last_ns`. The GPU served until `stop_ns`.
+    begins at `last_ns`. The GPU served until `stop_ns`, and at no other time between `before_ns` and `after_ns`.
     """
 
     gpu: int
@@ -49,6 +50,8 @@ class Startup:
     last_ns: int
     ready_ns: int
     stop_ns: int
+    before_ns: int
+    after_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +70,27 @@ def startups(connection: sa.Connection, window: Window) -> list[Startup]:
     rows = _periods(connection, window)
     served = _lives(connection, rows)
     parts: dict[tuple[int, int, str], list[Any]] = defaultdict(list)
-    stops: dict[tuple[int, int], int] = {}
     for row in rows:
+        own = served.get(row.gpu, [])
         # Hours that are compacted may have several: they stand as the last one.
-        start, stop = max(
-            (one for one in served.get(row.gpu, ()) if one[0] < row.end_ns), default=(row.start_ns, row.end_ns)
-        )
-        parts[row.gpu, start, row.currency].append(row)
-        stops[row.gpu, start] = stop
-    return [
-        Startup(
-            gpu=gpu,
-            currency=currency,
-            nano=sum(row.nano for row in own),
-            start_ns=own[0].start_ns,
-            last_ns=own[-1].start_ns,
-            ready_ns=own[-1].end_ns,
-            stop_ns=max(stops[gpu, start], own[-1].end_ns),
-        )
-        for (gpu, start, currency), own in parts.items()
-    ]
+        parts[row.gpu, bisect_left(own, (row.end_ns,)) - 1, row.currency].append(row)
+    return [_startup(served.get(gpu, []), place, own) for (gpu, place, _), own in parts.items()]
+
+
+def _startup(served: list[Interval], place: int, rows: Sequence[Any]) -> Startup:
+    """`rows` are its periods; `served`, at the place: from when to when the GPU was there."""
+    first, last = rows[0], rows[-1]
+    return Startup(
+        gpu=first.gpu,
+        currency=first.currency,
+        nano=sum(row.nano for row in rows),
+        start_ns=first.start_ns,
+        last_ns=last.start_ns,
+        ready_ns=last.end_ns,
+        stop_ns=max(served[place][1] if place >= 0 else 0, last.end_ns),
+        before_ns=served[place - 1][1] if place > 0 else 0,
+        after_ns=served[place + 1][0] if place + 1 < len(served) else 2**62,
+    )
 
 
 def dearest_startups(connection: sa.Connection, window: Window) -> list[Caused]:
@@ -160,7 +164,7 @@ def _lives(connection: sa.Connection, rows: Sequence[Any]) -> dict[int, list[Int
     if not rows:
         return {}
     columns = PRESENCE.c
-    first = min(row.start_ns for row in rows) - STARTUP_NS_MAX - GAP_BILLED_NS
+    first = min(row.start_ns for row in rows) - HOUR_NS - STARTUP_NS_MAX - GAP_BILLED_NS
     wanted = listed(connection, [("gpu", WORD, sorted({row.gpu for row in rows}))])
     near = (columns.end_ns >= first) & columns.gpu.in_(sa.select(wanted.c.gpu))
     seen: dict[int, list[Interval]] = defaultdict(list)
@@ -200,13 +204,14 @@ def _served(connection: sa.Connection, window: Window, found: Sequence[Startup],
     hours: list[tuple[int, int, int, int]] = []
     spans: list[tuple[int, int, int, int]] = []
     for place, one in enumerate(found):
-        start, end = one.start_ns, min(one.stop_ns, window.end_ns)
-        first, last = -(-start // HOUR_NS) * HOUR_NS, end // HOUR_NS * HOUR_NS
-        if first < last:
-            hours += [(place, one.gpu, hour, hour) for hour in range(first, last, HOUR_NS)]
-            spans += [(place, one.gpu, start, first), (place, one.gpu, last, end)]
-        else:
-            spans.append((place, one.gpu, start, end))
+        end = min(one.stop_ns, window.end_ns)
+        # An hour in which the GPU served at no other time is its own: to add up its minutes takes much longer.
+        low, high = max(window.start_ns, one.before_ns), min(window.end_ns, one.after_ns)
+        for hour in range(one.start_ns // HOUR_NS * HOUR_NS, end, HOUR_NS):
+            if low <= hour and hour + HOUR_NS <= high:
+                hours.append((place, one.gpu, hour, hour))
+            else:
+                spans.append((place, one.gpu, max(hour, one.start_ns), min(hour + HOUR_NS, end)))
     costs: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for ranges, table, number in ((hours, SUM, SUM.c.number), (spans, ALLOCATION, ALLOCATION.c[key])):
         wanted, columns = _ranges(connection, ranges), table.c

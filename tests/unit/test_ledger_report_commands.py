@@ -242,6 +242,9 @@ def test_cold_starts_are_borne_as_asked(tmp_path: Path) -> None:
     told = json.loads(printed(tmp_path, *command, "--startup", "charge_trigger"))
     assert told["lines"][0]["cost"] == "0.090000000"
     assert [(one["cost"], one["caused_by"]) for one in told["startups"]] == [("0.060000000", "A")]
+    assert f"cold start of {GPU} at 2027-01-15T00:00:00Z: 0.060000000 USD, caused by A" in printed(
+        tmp_path, *command[:-2]
+    )
     configured = json.loads(printed(tmp_path, *command, "--set", "store.cost_reports.startup=amortise"))
     assert configured["lines"][0]["cost"] == "0.090000000"
     assert configured["totals"] == told["totals"] == json.loads(printed(tmp_path, *command))["totals"]
