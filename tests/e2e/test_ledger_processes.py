@@ -15,7 +15,7 @@ from tests.e2e.gateway import Gateway, Sink
 from tests.e2e.ledger_runs import announce, booked, command, corrections, ledger_gateway, load, settled
 from tests.e2e.ledger_world import MINUTES, UNSAMPLED, Request, World, world
 from tests.e2e.support import Launcher
-from tests.support.ledger_bill import DIRECT, HOUR_NS, MINUTE_NS, SECOND_NS, Bill
+from tests.support.ledger_bill import DIRECT, HOUR_NS, MINUTE_NS, SECOND_NS, TAILS, Bill
 from tests.support.postgres import server_for_tests
 
 FULL: Final = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
@@ -93,9 +93,8 @@ def as_what_was_paid(made: World, bill: Bill) -> None:
         (DIRECT, "USD"),
         (DIRECT, "EUR"),
     }
-    assert {name for (_, _, _, name), nano in bill.buckets.items() if nano} == {
-        "idle", "startup", "rounding", "unobserved",
-    }  # fmt: skip
+    kinds = {"idle", "startup", "rounding", "unobserved"} | ({"tail"} if TAILS else set())
+    assert {name for (_, _, _, name), nano in bill.buckets.items() if nano} == kinds
     calls = Counter(key for (gpu, _, _, key), nano in bill.cells.items() if gpu == DIRECT and nano)
     assert set(calls.values()) == {1}
     assert calls.keys() == {span.done.key for span in made.spans() if span.done.direct and span.done.direct[1]}

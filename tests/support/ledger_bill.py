@@ -21,6 +21,8 @@ PAID_NS: Final = 5 * MINUTE_NS
 """A longer one ends what is paid for."""
 STARTUP_NS: Final = 15 * MINUTE_NS
 BUCKETS: Final = ("idle", "startup", "tail", "rounding", "unobserved")
+TAILS: Final = False
+"""Whether the ledger tells time after a life's last span from idling. Workers that are billed in units have none."""
 DIRECT: Final = ""
 """Stands for the GPU of what ran on none."""
 
@@ -196,21 +198,25 @@ def _segments(
     billed_end = min(billed_end, following) if following is not None else billed_end
     first = min((span.start_ns for span in claims.all if span.start_ns >= life.start_ns), default=None)
     ready = first if first is not None and first <= min(life.start_ns + STARTUP_NS, life.end_ns) else None
-    points = {life.start_ns, life.end_ns, billed_end, *(edge for gap in life.gaps for edge in gap)}
+    last = max((span.end_ns for span in claims.all if life.start_ns < span.end_ns <= life.end_ns), default=life.end_ns)
+    tail = last if TAILS and tariff.unit_ns == 1 else life.end_ns
+    points = {life.start_ns, life.end_ns, billed_end, tail, *(edge for gap in life.gaps for edge in gap)}
     points |= {since for since, _ in tariff.rates} | ({ready} if ready is not None else set())
     points |= {edge for span in claims.all for edge in (span.start_ns, span.end_ns)}
     points |= set(range(life.start_ns // MINUTE_NS * MINUTE_NS, min(billed_end, until_ns), MINUTE_NS)) | {until_ns}
     ends = min(billed_end, until_ns)
     for start, end in pairwise(sorted(point for point in points if life.start_ns <= point <= ends)):
         who: list[Who] = [span.key for span in claims.deepest(start, end)]
-        yield start, end, who or [_bucket(life, ready, start)]
+        yield start, end, who or [_bucket(life, ready, tail, start)]
 
 
-def _bucket(life: _Life, ready: int | None, at_ns: int) -> str:
+def _bucket(life: _Life, ready: int | None, tail: int, at_ns: int) -> str:
     if at_ns >= life.end_ns:
         return "rounding"
     if ready is not None and at_ns < ready:
         return "startup"
+    if at_ns >= tail:
+        return "tail"
     return "unobserved" if any(start <= at_ns < end for start, end in life.gaps) else "idle"
 
 

@@ -33,6 +33,26 @@ TARIFFS = (
 )
 
 
+@st.composite
+def around_the_hour(draw: st.DrawFn) -> list[One]:
+    """A few spans of some minutes about the end of an hour."""
+    found = []
+    for span in range(1, draw(st.integers(1, 6)) + 1):
+        start = draw(st.integers(50 * 60, 80 * 60))
+        length = draw(st.sampled_from([0.25, 20.0, 61.7, 300.0]))
+        gpus = draw(st.sampled_from([(GPUS[0],), GPUS]))
+        found.append(One(span, start, start + length, parent=draw(st.integers(0, span - 1)), gpus=gpus))
+    return found
+
+
+seen_shortly = st.dictionaries(
+    st.sampled_from(GPUS), st.tuples(st.integers(48, 82), st.integers(0, 2)).map(lambda at: (at[0], at[0] + at[1]))
+)
+CASES = st.one_of(
+    st.tuples(spans(), st.lists(seen, max_size=4)), st.tuples(around_the_hour(), st.lists(seen_shortly, max_size=6))
+)
+
+
 def done(one: One) -> Done:
     numbers = columns((one,))
     trace = unsigned(int(numbers.trace_hi[0])) << 64 | unsigned(int(numbers.trace_lo[0]))
@@ -53,16 +73,15 @@ def reckoned(ones: Iterable[One], times: Iterable[dict[str, tuple[int, int]]], t
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(spans(), st.lists(seen, max_size=4), st.integers(0, 10**6), st.sampled_from(TARIFFS))
+@given(CASES, st.integers(0, 10**6), st.sampled_from(TARIFFS))
 def test_whatever_comes_in_whatever_order_is_billed_as_reckoned(
     fresh: Callable[[], Database],
-    ones: list[One],
-    times: list[dict[str, tuple[int, int]]],
+    case: tuple[list[One], list[dict[str, tuple[int, int]]]],
     seed: int,
     priced: tuple[object, Tariff],
 ) -> None:
     """By span, bucket and minute, to the n$."""
-    book, tariff = priced
+    (ones, times), (book, tariff) = case, priced
     chance = random.Random(seed)
     parts = [record(one) for one in ones] + [record(seen=one) for one in times if one]
     chance.shuffle(parts)
