@@ -99,9 +99,6 @@ def test_energy_may_cost_beside_the_time_on_a_gpu() -> None:
     assert one(bought, gpu_ns=10**10) is None
     assert why_not(plan_of(bought), {"gpu_ns": 10**10}) == "the energy is unknown"
     assert one(row(basis="gpu_hour", price="0.36", energy_price="0"), gpu_ns=10**10) == 1_000_000
-    both = [plan_of(bought), plan_of(row(basis="gpu_second", price="0.001"))]
-    nano, known = amounts(both, np.array([0, 1]), np.array([[10**9], [10**9]]), ["gpu_ns"])
-    assert (nano.tolist(), known.tolist()) == ([0, 1_000_000], [False, True])
 
 
 def test_a_price_with_many_digits_stays_exact() -> None:
