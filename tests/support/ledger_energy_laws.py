@@ -115,6 +115,16 @@ def a_late_reading_is_a_correction(database: Database) -> None:
     watched.prove()
 
 
+def of_two_readings_at_one_time_the_higher_counts(database: Database) -> None:
+    watched = Watched(database, TARIFF)
+    watched.apply(record(seen={GPU: (0, 1)}, energy=[(0, 1), (120, 6_000_001)]))
+    watched.settle()
+    assert totals(watched.books())["total"] == 100 * WATT_MINUTE
+    watched.apply(record(energy=[(120, 12_000_001), (0, 1)]), record(energy=[(120, 7_000_001)]))
+    assert totals(watched.books())["total"] == 200 * WATT_MINUTE
+    watched.prove()
+
+
 def both_reasons_are_told(database: Database) -> None:
     watched = Watched(database, prices(price("0.15", basis="kilowatt_hour", since=60)))
     watched.apply(record(seen={GPU: (0, 1)}))
@@ -147,6 +157,7 @@ LAWS: Sequence[Callable[[Database], None]] = (
     a_counter_that_never_counts_is_none,
     of_two_counters_one_is_taken_and_the_other_fills_its_gaps,
     a_late_reading_is_a_correction,
+    of_two_readings_at_one_time_the_higher_counts,
     both_reasons_are_told,
     readings_are_forgotten_with_the_spans,
 )
