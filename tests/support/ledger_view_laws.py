@@ -249,7 +249,7 @@ def a_cold_start_is_borne_as_asked(database: Database) -> None:
     assert costs(report_of(database)) == kept
     charged = report_of(database, startup="charge_trigger")
     assert costs(charged) == {"flux": 60_000_000 + 120_000_000, "wan": 90_000_000 + 60_000_000}
-    assert charged.view.left == {"USD": {"idle": 870_000_000}}
+    assert charged.view.left == {"USD": {"idle": 20_000_000, "tail": 850_000_000}}
     assert costs(report_of(database, by="user", startup="charge_trigger")) == {"u": 180_000_000, "v": 150_000_000}
     spread = report_of(database, by="job", startup="amortise")
     assert costs(spread) == {"A": 120_000_000, "B": 120_000_000, "C": 90_000_000}
