@@ -56,7 +56,7 @@ def told(found: list[Life]) -> tuple[list[bytes], list[tuple[int, dict[str, int]
 
 
 @settings(
-    max_examples=200 if FULL else 5,
+    max_examples=60 if FULL else 5,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
