@@ -21,7 +21,7 @@ PAID_NS: Final = 5 * MINUTE_NS
 """A longer one ends what is paid for."""
 STARTUP_NS: Final = 15 * MINUTE_NS
 BUCKETS: Final = ("idle", "startup", "tail", "rounding", "unobserved")
-TAILS: Final = False
+TAILS: Final = True
 """Whether the ledger tells time after a life's last span from idling. Workers that are billed in units have none."""
 DIRECT: Final = ""
 """Stands for the GPU of what ran on none."""

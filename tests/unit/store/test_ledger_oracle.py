@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from hypothesis import HealthCheck, given, settings
@@ -60,11 +61,26 @@ def done(one: One) -> Done:
     return Done((trace, one.span), one.parent, at_ns(one.start), at_ns(one.end), one.gpus, direct)
 
 
-def reckoned(ones: Iterable[One], times: Iterable[dict[str, tuple[int, int]]], tariff: Tariff, until_ns: int) -> Bill:
+def reckoned(ones: Sequence[One], times: Iterable[dict[str, tuple[int, int]]], tariff: Tariff, until_ns: int) -> Bill:
     minutes: dict[str, set[int]] = defaultdict(set)
     for gpu, (first, last) in (pair for one in times for pair in one.items()):
         minutes[gpu].update(range(T0 // 60 + first, T0 // 60 + last + 1))
-    return bill([done(one) for one in ones], minutes, dict.fromkeys(GPUS, tariff), until_ns)
+    outer = calls_that_are_told_twice(ones)
+    charged = [replace(one, nano=0) if (one.trace, one.span) in outer else one for one in ones]
+    return bill([done(one) for one in charged], minutes, dict.fromkeys(GPUS, tariff), until_ns)
+
+
+def calls_that_are_told_twice(ones: Sequence[One]) -> set[tuple[int, int]]:
+    """Charged calls above a charged call of the same model; one that names none is of any."""
+    known = {(one.trace, one.span): one for one in ones}
+    found = set()
+    for one in ones:
+        above, steps = known.get((one.trace, one.parent)), 0
+        while one.nano and above is not None and steps < len(ones):
+            if above.nano and above.model in ("", one.model):
+                found.add((above.trace, above.span))
+            above, steps = known.get((above.trace, above.parent)), steps + 1
+    return found
 
 
 @settings(
