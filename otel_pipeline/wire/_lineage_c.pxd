@@ -41,9 +41,11 @@ cdef class Lineage:
     cdef _link(self, const long long[::1] cells, Py_ssize_t width)
     cdef inline long long _time(self, unsigned long long time_ns) noexcept
     cpdef mattering(self, flags, long long mask, keep)
-    @cython.locals(row=Py_ssize_t, above=Py_ssize_t)
+    @cython.locals(row=Py_ssize_t)
     cdef void _mattering(self, const long long[::1] flags, long long mask, const unsigned char[::1] keep,
                          unsigned char[::1] found) noexcept
+    @cython.locals(_step=Py_ssize_t)
+    cdef void _above(self, Py_ssize_t row, const unsigned char[::1] keep, unsigned char[::1] found) noexcept
     @cython.locals(home="unsigned long long", probe=Py_ssize_t, slot=Py_ssize_t, row=Py_ssize_t, base=Py_ssize_t)
     cdef Py_ssize_t _place(self, unsigned long long trace, unsigned long long span) noexcept
     @cython.locals(mixed="unsigned long long")

@@ -110,8 +110,8 @@ class Lineage:
         return time_ns if time_ns < TIME_MAX else TIME_MAX
 
     def mattering(self, flags, mask, keep):
-        """The rows (uint8) that have one of the flags of `mask` and are kept (uint8), and those right above them that
-        are kept.
+        """The rows (uint8) that have one of the flags of `mask`, and all above them, as far as they are kept (uint8). A
+        row that is not kept may be parked, and come later: those above it matter all the same.
         """
         found = np.zeros(self.rows, np.uint8)
         self._mattering(memoryview(flags), mask, memoryview(keep), memoryview(found))
@@ -119,11 +119,16 @@ class Lineage:
 
     def _mattering(self, flags, mask, keep, found):
         for row in range(self.rows):
-            if flags[row] & mask and keep[row]:
-                found[row] = 1
-                above = self.parents[row]
-                if above >= 0 and keep[above]:
-                    found[above] = 1
+            if flags[row] & mask:
+                found[row] = keep[row]
+                self._above(row, keep, found)
+
+    def _above(self, row, keep, found):
+        for _step in range(self.depth_max):
+            row = self.parents[row]
+            if row < 0 or found[row]:
+                return
+            found[row] = keep[row]
 
     def _place(self, trace, span):
         """Where the row of a span stands in the index, or would stand; -1 if the search takes too long."""

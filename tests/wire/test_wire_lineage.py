@@ -169,12 +169,13 @@ def test_an_outer_call_of_the_same_model_is_found_in_any_order_of_rows(kernel: K
         assert not other.any()
 
 
-def test_what_matters_takes_those_right_above_along(kernel: Kernel) -> None:
+def test_what_matters_takes_those_above_along(kernel: Kernel) -> None:
     lineage = kernel.lineage(SLOTS, DEPTH)
     lineage.read(table([Node(1, 0, 0, 1), Node(2, 1, 0, 1), Node(3, 2, 0, 1), Node(4, 0, 0, 1)], kernel))
     flags = ints([0, 0, 4, 1])
-    assert lineage.mattering(flags, 6, bits([True] * 4)).tolist() == [0, 1, 1, 0]
-    assert lineage.mattering(flags, 6, bits([True, False, True, True])).tolist() == [0, 0, 1, 0]
+    assert lineage.mattering(flags, 6, bits([True] * 4)).tolist() == [1, 1, 1, 0]
+    assert lineage.mattering(flags, 6, bits([True, False, True, True])).tolist() == [1, 0, 1, 0]
+    assert lineage.mattering(flags, 6, bits([True, True, False, True])).tolist() == [1, 1, 0, 0]  # parked, say
 
 
 @pytest.mark.parametrize("parent", [1, 2])

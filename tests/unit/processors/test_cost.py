@@ -7,6 +7,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -138,8 +139,16 @@ class Bench:
             if sample.name == name
         }
 
-    def _through(self, signal: Signal, request: bytes) -> bytes:
+    def parked(self, number: int, *spans: Span) -> None:
+        """A batch of which a processor before this one has set one span aside."""
+        request = ExportTraceServiceRequest()
+        request.resource_spans.add().scope_spans.add().spans.extend(spans)
+        self._through(Signal.TRACES, request.SerializeToString(), number)
+
+    def _through(self, signal: Signal, request: bytes, parked: int | None = None) -> bytes:
         batch = BatchReader(signal, self.processor.attributes(signal)).read([request])[0]
+        if parked is not None:
+            batch.park(np.arange(len(batch)) == parked)
         self.processor.process(batch)
         assert all(book == "ledger" for book, _ in batch.records)
         self.left += [record for _, record in batch.records]
@@ -659,8 +668,24 @@ def test_the_ledger_learns_what_was_used_and_reported(bench: Bench) -> None:
 
 
 def test_spans_between_two_that_matter_are_told_too(bench: Bench) -> None:
-    bench.spans(span(1), on_gpu(2, parent=1), span(3))
-    assert bench.recorded().span.tolist() == [1, 2]
+    bench.spans(span(1), span(2, parent=1), on_gpu(3, parent=2), span(4))
+    assert bench.recorded().span.tolist() == [1, 2, 3]
+
+
+def test_spans_above_one_that_waits_elsewhere_are_told(bench: Bench) -> None:
+    """What `gpu_stats` has parked comes in another batch, and asks then who is above it."""
+    bench.parked(1, span(1), on_gpu(2, parent=1))
+    assert bench.recorded().span.tolist() == [1]
+
+
+def test_the_ledger_learns_by_what_a_price_was_looked_up(tmp_path: Path) -> None:
+    prices = f"{PRICES}  - {{id: batch, match: {{provider: fal, attributes: {{tier: batch}}}}, basis: image, price: 0.001}}\n"
+    bench = Bench(tmp_path, prices)
+    told: dict[str, Any] = {f"{QUANTITY}images": 1, f"{QUANTITY}width": 640, "tier": "batch"}
+    bench.spans(call("fal", "flux", **told), k8s__pod__name="pod-7")
+    (verdict,) = bench.recorded().verdicts
+    asked = json.loads(verdict[VERDICT.index("asked")])
+    assert asked == {"attributes": {"cloud.platform": "", "tier": "batch"}, "width": 640, "pod": "pod-7"}
 
 
 def test_a_span_that_ends_before_it_starts_lasts_no_time(bench: Bench) -> None:
