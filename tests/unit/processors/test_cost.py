@@ -679,8 +679,8 @@ def test_spans_above_one_that_waits_elsewhere_are_told(bench: Bench) -> None:
 
 
 def test_the_ledger_learns_by_what_a_price_was_looked_up(tmp_path: Path) -> None:
-    prices = f"{PRICES}  - {{id: batch, match: {{provider: fal, attributes: {{tier: batch}}}}, basis: image, price: 0.001}}\n"
-    bench = Bench(tmp_path, prices)
+    cheap = "{id: batch, match: {provider: fal, attributes: {tier: batch}}, basis: image, price: 0.001}"
+    bench = Bench(tmp_path, f"{PRICES}  - {cheap}\n")
     told: dict[str, Any] = {f"{QUANTITY}images": 1, f"{QUANTITY}width": 640, "tier": "batch"}
     bench.spans(call("fal", "flux", **told), k8s__pod__name="pod-7")
     (verdict,) = bench.recorded().verdicts
