@@ -21,6 +21,7 @@ from otel_pipeline.errors import ConfigError
 from otel_pipeline.exposition.families import Exposition
 from otel_pipeline.ledger import spans
 from otel_pipeline.ledger.marks import INCLUSIVE, WRITTEN
+from otel_pipeline.ledger.offers import Offers
 from otel_pipeline.ledger.records import VERDICT, Presence, Spans, decode
 from otel_pipeline.processors.cost import CostProcessor
 from otel_pipeline.stats import Stats
@@ -541,6 +542,23 @@ def test_what_is_known_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert (
             bench.spans(call("fal", "flux", number, **images), **{"service.name": f"s{number}"})[0]["amount"] == 0.003
         )
+
+
+def test_what_cannot_be_learned_spoils_nothing_else(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    images: dict[str, Any] = {f"{QUANTITY}images": 1}
+    find, strange = Offers.find, "strange"
+
+    def failing(self: Offers, place: Any, said: Any) -> Any:
+        if strange in said.texts.values():
+            raise RuntimeError(strange)
+        return find(self, place, said)
+
+    assert bench.spans(call("gift", **images))[0]["amount"] == 0
+    monkeypatch.setattr(Offers, "find", failing)
+    with pytest.raises(RuntimeError, match=strange):
+        bench.spans(call("fal", strange, **images), call("dated", number=2, **images))
+    found = bench.spans(call("dated", **images), call("fal", "flux", 2, **images), call("gift", number=3, **images))
+    assert [one["amount"] for one in found] == [2, 0.003, 0]
 
 
 # -- for the ledger ----------------------------------------------------------------------------------------------------
