@@ -12,8 +12,7 @@ RESPONSE_BYTES_MAX: Final = 4 * 1024 * 1024
 
 NESTING_MAX: Final = 100
 """Levels of messages in one request: what protobuf's parsers allow; a deeper one would be refused further down the
-line.
-"""
+line."""
 
 ROWS_MAX: Final = 160_000
 """Rows, scopes or resources in one batch. The smallest row takes 2 bytes on the wire and 400 in our tables: without a
@@ -37,15 +36,13 @@ OUTBOX_HEADROOM_BYTES: Final = 64 * 1024 * 1024
 
 PENDING_BYTES_MAX: Final = 32 * 1024 * 1024
 """Requests that wait to be processed; at this size the door says "later". A single larger request passes when none
-waits.
-"""
+waits."""
 
 COALESCE_BYTES_MAX: Final = 1024 * 1024
 """Requests are joined up to this size before a scan: the fixed costs of a batch are small by then (2,000 spans)."""
 
 COALESCE_REQUESTS_MAX: Final = 256
 """The same for a flood of tiny requests, so that the first one of a batch does not wait for the last."""
-
 
 GATHER_S: Final = 0.005
 """A request that comes within this time of the last batch waits so long for others: under load batches are several
@@ -60,8 +57,7 @@ GRPC_CALLS_MAX: Final = 1024
 
 EXPORT_BYTES_MAX: Final = 1024 * 1024
 """Entries are merged up to this size: the cost of a call is small by then, and every server takes it (grpc's default:
-4 MiB).
-"""
+4 MiB)."""
 
 EXPORT_ITEMS_MIN: Final = 2048
 EXPORT_WAIT_S: Final = 0.05
@@ -305,8 +301,7 @@ STORE_PRUNE_S: Final = 3600.0
 
 GPU_ID_CHARS_MAX: Final = 256
 """Characters of a GPU's id or name, or of a host's name, in a sample: a UUID has 40, a DNS name 253. A longer id is no
-id: what would be kept for each of them has no other bound in length.
-"""
+id: what would be kept for each of them has no other bound in length."""
 
 GPU_ROWS_FINE: Final = 40_960
 """Samples of one quantity of one GPU kept as they came: an hour at 10 Hz, as long as the jobs of a platform take."""
@@ -369,8 +364,7 @@ DCGM_ENDPOINTS_MAX: Final = 1_024
 
 NVML_WAITING_BYTES_MAX: Final = 16 * 1024 * 1024
 """Samples of this machine's GPUs that wait while the door says "later": 8 GPUs at 10 Hz make 70 KB a second, so about
-four minutes.
-"""
+four minutes."""
 
 GPU_JOURNAL_S: Final = 900.0
 """GPU samples of so many seconds survive a restart: spans that are under way by then are minutes long."""
@@ -456,15 +450,13 @@ COST_PARENTS_MAX: Final = 16_384
 busy gateway. A power of two."""
 
 COST_DEPTH_MAX: Final = 32
-"""Spans above one that learn what it costs, if all are in one batch: jobs, stages, prompts, nodes and frameworks are
-fewer."""
+"""Spans above one that learn what it costs, if all are in one batch: jobs, stages, prompts and nodes are fewer."""
 
 COST_KNOWN_MAX: Final = 16_384
 """Combinations of service, host, model, GPU and so on whose price is remembered: some 2 KB each."""
 
 COST_DISTINCT_MAX: Final = 1_024
-"""The same in one batch: new ones take up to 1 ms each. A batch that has more is told apart by less, such as by model
-but not by workflow; one that still has more gets no prices."""
+"""New ones in one batch: each takes up to 1 ms. A batch that has more is told apart by less: by model, not workflow."""
 
 COST_GPUS_MAX: Final = 65_536
 """GPUs whose last minutes are remembered, so that each is told once: as many as a gateway sees."""

@@ -13,6 +13,7 @@ import numpy as np
 from otel_pipeline.ledger.charge import Status
 from otel_pipeline.ledger.offers import Route
 from otel_pipeline.ledger.plans import PlanTable
+from otel_pipeline.ledger.records import VERDICT, all_kept
 from otel_pipeline.wire.batch import ABSENT
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Catalogue:
         self._from_ns: list[list[int]] = []
         self.plans = PlanTable()
         self.verdicts: list[Verdict] = []
+        self.told: list[tuple[str, ...]] = []
+        """The same as texts, in the order of VERDICT."""
         self.verdict_of, self.plan_of = np.full((2, 64), ABSENT, np.int64)
         self.currency_of = np.full(64, NO_MONEY, np.int64)
         self.is_final = np.zeros(64, np.bool_)
@@ -97,6 +100,7 @@ class Catalogue:
         if found is None:
             found = self._verdict_numbers[verdict] = len(self.verdicts)
             self.verdicts.append(verdict)
+            self.told.append(tuple(all_kept([str(getattr(verdict, name)) for name in VERDICT])))
             if found >= len(self.currency_of) - 1:
                 self.currency_of = _longer(self.currency_of)
                 self.is_final = np.concatenate((self.is_final, np.zeros(len(self.is_final), np.bool_)))

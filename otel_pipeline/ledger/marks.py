@@ -24,8 +24,8 @@ AMOUNT: Final = "otel_pipeline.cost.amount"
 INCLUSIVE: Final = "otel_pipeline.cost.inclusive"
 CURRENCY: Final = "otel_pipeline.cost.currency"
 DELTA: Final = "otel_pipeline.cost.delta"
-TEXTS: Final = {f"otel_pipeline.cost.{name}": name for name in ("status", "basis", "price_id", "reason")}
-"""Attribute -> field of a verdict."""
+TEXTS: Final = {f"otel_pipeline.cost.{name}": VERDICT.index(name) for name in ("status", "basis", "price_id", "reason")}
+"""Attribute -> place in a verdict."""
 WRITTEN: Final = (AMOUNT, INCLUSIVE, CURRENCY, DELTA, *TEXTS)
 ID_CELLS: Final = [cells.TRACE_HI, cells.TRACE_LO, cells.SPAN_ID, cells.PARENT_ID]
 
@@ -37,11 +37,11 @@ def write(batch: Batch, priced: Priced, inclusive: tuple[Ints, Ints], having: Se
     sums, money = inclusive
     rows, nano, own = priced.looked.rows, priced.nano, priced.money
     live, local = distinct(priced.verdict)
-    verdicts = [priced.catalogue.verdicts[number] for number in live]
+    columns = list(zip(*(priced.catalogue.told[number] for number in live), strict=True))
     codes = np.full(len(batch), ABSENT, np.int32)
     codes[rows] = local
-    for key, name in TEXTS.items():
-        texts = [str(getattr(one, name)) for one in verdicts]
+    for key, place_of in TEXTS.items() if columns else ():
+        texts = columns[place_of]
         if any(texts):
             table = np.array([*(place if text else ABSENT for place, text in enumerate(texts)), ABSENT], np.int32)
             batch.set(key, Constants(codes if all(texts) else table[codes], texts))
@@ -87,7 +87,7 @@ def record(batch: Batch, priced: Priced, having: Set[str]) -> bytes:
     spans_left = Spans(
         facts=[one.fact for one in known],
         fact=fact,
-        verdicts=[tuple(str(getattr(catalogue.verdicts[number], name)) for name in VERDICT) for number in verdicts],
+        verdicts=[catalogue.told[number] for number in verdicts],
         verdict=verdict,
         trace_hi=trace_hi,
         trace_lo=trace_lo,

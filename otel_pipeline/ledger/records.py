@@ -175,7 +175,7 @@ def encode(spans: Spans | None, presence: Sequence[Presence] = (), facts: Sequen
     if spans is None:
         return _line(head) + b"\n"
     head["texts"] = [all_kept(getattr(spans, name).values) for name in TEXTS]
-    head["verdicts"] = [all_kept(verdict) for verdict in spans.verdicts]
+    head["verdicts"] = _all_kept_together(spans.verdicts)
     head["fields"] = spans.fields
     told = ",".join(map(fact_text, spans.facts) if facts is None else facts)
     first = b"".join((_line(head)[:-1], b',"facts":[', told.encode("ascii"), b"]}\n"))
@@ -225,6 +225,14 @@ def all_kept(texts: Sequence[str]) -> list[str]:
     if "".join(texts).isprintable() and max(map(len, texts), default=0) <= LEDGER_TEXT_CHARS_MAX:
         return list(texts)
     return [kept(text) for text in texts]
+
+
+def _all_kept_together(texts: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+    """The same for several at the cost of one look."""
+    flat = [text for one in texts for text in one]
+    if "".join(flat).isprintable() and max(map(len, flat), default=0) <= LEDGER_TEXT_CHARS_MAX:
+        return texts
+    return [all_kept(one) for one in texts]
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

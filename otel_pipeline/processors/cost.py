@@ -135,14 +135,14 @@ class CostProcessor:
         self._dimensions = config.dimensions
         self._has_shares = book.has_shares
         self._by_value = tuple(dict.fromkeys((*TOLD_BY_VALUE, *sorted(book.attribute_keys), *config.dimensions)))
-        self._usage = tuple(dict.fromkeys((*spans.QUANTITIES, *spans.REPORTED_KEYS, *MORE_QUANTITIES)))
+        usage = (*spans.QUANTITIES, *spans.REPORTED_KEYS, *MORE_QUANTITIES)
         self._levels: tuple[tuple[tuple[str, ...], tuple[str, ...], int], ...] = (
             (SHOWN, self._by_value, COST_DISTINCT_MAX),
             (SHOWN, PRICED_BY, COST_DISTINCT_MAX),
             ((*SHOWN, *PRICED_BY), (), COST_KNOWN_MAX),
         )
         """How closely spans are looked at: which attributes must be there, and which must be equal."""
-        self._keys = tuple(dict.fromkeys((*self._by_value, *SHOWN, *self._usage, *OTHER_KEYS)))
+        self._keys = tuple(dict.fromkeys((*self._by_value, *SHOWN, *usage, *OTHER_KEYS)))
         metrics = context.exposition
         self._costs = metrics.counter(
             "otel_pipeline_cost_total", "Cost of calls, in units of the currency.", LABELS, config.series_max
@@ -229,15 +229,33 @@ class CostProcessor:
             for _ in range(2):
                 found = batch.alike(self._likeness, (shown, by_value), places, extra, fresh_max)
                 if found is not None:
-                    lists = batch.lists(GPU_IDS) if found[1] and GPU_IDS in having else NO_LISTS
-                    for row in found[1]:
-                        bits = int(extra[row]) if len(extra) else 0
-                        resource = resources[batch.resource_of(row)]
-                        said = self._said(batch, row, (shown, by_value), resource, (lists, bits))
-                        self._catalogue.learn(self._offers.find(self._place_of(resource), said))
+                    self._learn(batch, found[1], (shown, by_value), (GPU_IDS in having, extra))
                     return found[0].astype(np.int64)
                 self._forget()
         raise ValueError(f"the batch has more than {COST_KNOWN_MAX} resources")
+
+    def _learn(
+        self,
+        batch: Batch,
+        fresh: Sequence[int],
+        level: tuple[Sequence[str], Sequence[str]],
+        told: tuple[bool, Ints],
+    ) -> None:
+        """Take up what some rows say, whose numbers are the next ones. If that fails, nothing is known: the numbers and
+        what is known must go together.
+        """
+        on_gpus, extra = told
+        try:
+            lists = batch.lists(GPU_IDS) if fresh and on_gpus else NO_LISTS
+            resources = batch.distinct_resources() if fresh else []
+            for row in fresh:
+                bits = int(extra[row]) if len(extra) else 0
+                resource = resources[batch.resource_of(row)]
+                said = self._said(batch, row, level, resource, (lists, bits))
+                self._catalogue.learn(self._offers.find(self._place_of(resource), said))
+        except BaseException:
+            self._forget()
+            raise
 
     def _said(
         self,

@@ -20,6 +20,8 @@ class Likeness:
         self.numbers_max = numbers_max
         self.mask = 4 * numbers_max - 1
         self.one, self.two = factors
+        self.low = 0
+        self.high = 0
         self.forget()
 
     def forget(self):
@@ -51,27 +53,45 @@ class Likeness:
 
     def _read(self, buf, width, cells, columns, names, places, extra, found, fresh, taken):
         added = 0
-        with_extra = extra.shape[0] > 0
         for row in range(found.shape[0]):
             base = row * width
-            one = self.one
-            two = self.two
-            if with_extra and extra[row] != 0:
-                word = extra[row] & MASK
-                one = ((one ^ word) * self.one) & MASK
-                two = ((two ^ word) * self.two) & MASK
-            for place in range(columns.shape[0]):
-                cell = base + columns[place]
-                if cells[cell + 1] == 0:
-                    continue
-                kind = cells[cell]
-                word = names[place] * 8 + kind
-                if names[place] & 1 == 0:
-                    word = names[place] * 8
-                elif kind == 1 or kind > 4:
+            word = (places[cells[base + 4]] * 4096 + cells[base + 14] * 16 + cells[base + 20]) & MASK  # kind, status
+            self._condense(buf, cells, base, columns, names, word, extra[row] & MASK if extra.shape[0] > 0 else 0)
+            slot = self.low & self.mask
+            while self.numbers[slot] >= 0 and (self.ones[slot] != self.low or self.twos[slot] != self.high):
+                slot = (slot + 1) & self.mask
+            if self.numbers[slot] < 0:
+                if added >= fresh.shape[0] - 1 or self.count >= self.numbers_max:
+                    self._take_back(taken, added)
+                    return -1
+                self.ones[slot] = self.low
+                self.twos[slot] = self.high
+                self.numbers[slot] = self.count
+                self.count += 1
+                fresh[added] = row
+                taken[added] = slot
+                added += 1
+            found[row] = self.numbers[slot]
+        return added
+
+    def _condense(self, buf, cells, base, columns, names, first, second):
+        """What a row says, as `low` and `high`, beginning with two words."""
+        one = ((self.one ^ first) * self.one) & MASK
+        two = ((self.two ^ second) * self.two) & MASK
+        one ^= two >> 32
+        two ^= one >> 29
+        for place in range(columns.shape[0]):
+            cell = base + columns[place]
+            if cells[cell + 1] == 0:
+                continue
+            kind = cells[cell]
+            word = (names[place] * 8) & MASK
+            if names[place] & 1:
+                word = word ^ kind
+                if kind == 1 or kind > 4:
                     start = cells[cell + 3]
                     end = cells[cell + 4]
-                    word += (end - start) * 4096
+                    word = (word + (end - start) * 4096) & MASK
                     while end - start > 8:
                         tail = self._word(buf, start)
                         start += 8
@@ -83,41 +103,18 @@ class Likeness:
                     while start < end:
                         end -= 1
                         tail = ((tail << 8) & MASK) | buf[end]
-                    one = ((one ^ tail) * self.one) & MASK
-                    one ^= one >> 32
-                    two = ((two ^ tail) * self.two) & MASK
-                    two ^= two >> 29
-                elif kind != 0:
-                    tail = cells[cell + 3] & MASK
-                    one = ((one ^ tail) * self.one) & MASK
-                    one ^= one >> 32
-                    two = ((two ^ tail) * self.two) & MASK
-                    two ^= two >> 29
-                one = ((one ^ word) * self.one) & MASK
+                else:
+                    tail = cells[cell + 3] & MASK if kind != 0 else 0
+                one = ((one ^ tail) * self.one) & MASK
                 one ^= one >> 32
-                two = ((two ^ word) * self.two) & MASK
+                two = ((two ^ tail) * self.two) & MASK
                 two ^= two >> 29
-            word = (places[cells[base + 4]] * 4096 + cells[base + 14] * 16 + cells[base + 20]) & MASK
             one = ((one ^ word) * self.one) & MASK
             one ^= one >> 32
             two = ((two ^ word) * self.two) & MASK
             two ^= two >> 29
-            slot = one & self.mask
-            while self.numbers[slot] >= 0 and (self.ones[slot] != one or self.twos[slot] != two):
-                slot = (slot + 1) & self.mask
-            if self.numbers[slot] < 0:
-                if added >= fresh.shape[0] - 1 or self.count >= self.numbers_max:
-                    self._take_back(taken, added)
-                    return -1
-                self.ones[slot] = one
-                self.twos[slot] = two
-                self.numbers[slot] = self.count
-                self.count += 1
-                fresh[added] = row
-                taken[added] = slot
-                added += 1
-            found[row] = self.numbers[slot]
-        return added
+        self.low = one
+        self.high = two
 
     def _take_back(self, taken, added):
         self.count -= added
