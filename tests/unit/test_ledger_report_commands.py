@@ -92,7 +92,7 @@ def test_a_report_as_json_keeps_its_shape(directory: Path) -> None:
         for one in found[name] if isinstance(found[name], list) else [found[name]]:
             assert keys is None or one.keys() == keys, name
     nobody = found["lines"][-1]
-    assert (nobody["backend"], nobody["succeeded"], nobody["cost_per_job"]) == ("(nobody: idle)", None, None)
+    assert (nobody["backend"], nobody["succeeded"], nobody["cost_per_job"]) == ("(nobody: tail)", None, None)
     assert found["unpriced"] == {"gpu_seconds": "0.000000000", "calls": []}
 
 
