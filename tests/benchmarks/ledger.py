@@ -85,7 +85,13 @@ def _record(number: np.ndarray, facts: list[Fact], chance: np.random.Generator, 
         for slot, late in zip(slots, late_ms, strict=True)
     )
     seen = [Presence((f"host-{gpu // 4}",), f"GPU-{gpu}", NAME, minutes, energy=read) for gpu in range(GPUS)]
-    return encode(Spans(facts=facts, fact=fact, **arrays, **columns), seen)
+    told: dict[str, Any] = {
+        "verdicts": [],
+        "verdict": np.full(len(start), -1, np.int32),
+        "fields": (),
+        "used": np.empty((0, len(start)), np.int64),
+    }
+    return encode(Spans(facts=facts, fact=fact, **told, **arrays, **columns), seen)
 
 
 def arguments(text: str | None, spans: int) -> argparse.ArgumentParser:
