@@ -38,6 +38,8 @@ _FULL_PROCESSORS: dict[str, Any] = {
 
 
 _PRIVATE_PROCESSORS: dict[str, Any] = {"redaction": {}, "error_class": {}}
+_PRICED_PROCESSORS: dict[str, Any] = {"cost": {}}
+"""With the ledger: each of these spans is a call of a model, or a job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +216,12 @@ PEERS = {
         Peer(
             "otel_pipeline-private", _otel_pipeline(_PRIVATE_PROCESSORS), _is_healthy, _otel_pipeline_missing, _DURABLE
         ),
+        Peer("otel_pipeline-priced", _otel_pipeline(_PRICED_PROCESSORS), _is_healthy, _otel_pipeline_missing, _DURABLE),
         # 0.0.1a15 ignores the option that switches compression off: 47 B/span on the wire with gzip and with none.
         Peer("rotel", _rotel, _is_listening, _rotel_missing, "acknowledges from memory, compresses with gzip always"),
         Peer("otelcol", _otelcol, _is_listening, _otelcol_missing, "acknowledges from memory"),
     )
 }
 
-USUAL = [name for name in PEERS if name != "otel_pipeline-private"]
+USUAL = [name for name in PEERS if name not in ("otel_pipeline-private", "otel_pipeline-priced")]
 """What is compared if nothing is chosen."""
