@@ -20,6 +20,19 @@ prices:
 SHIFT_NS = T0 * 10**9 - START_NS
 
 
+def booked(bench: Bench, folder: Path) -> dict[str, int]:
+    """What a ledger makes of all that the processor has left."""
+    database = open_database(folder / "store.db", owner=True)
+    try:
+        watched = Watched(database, book_of([folder / "prices.yaml"], defaults=False))
+        watched.apply(*bench.left)
+        watched.settle()
+        watched.prove()
+        return totals(watched.books())
+    finally:
+        database.close()
+
+
 def test_what_spans_cost_is_booked(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     marks = {"otel_pipeline__job__outcome": "completed", "otel_pipeline__job__id": "j"}
@@ -36,15 +49,7 @@ def test_what_spans_cost_is_booked(tmp_path: Path) -> None:
     seen = samples(*(SHIFT_NS // 10**9 + second for second in range(0, 120, 10)), name="NVIDIA H100")
     bench.metrics(seen)
     assert [one["amount"] for one in marks_sent] == [0.03, 0.03, 0.012]
-    database = open_database(tmp_path / "store.db", owner=True)
-    try:
-        watched = Watched(database, book_of([tmp_path / "prices.yaml"], defaults=False))
-        watched.apply(*bench.left)
-        watched.settle()
-        watched.prove()
-        found = totals(watched.books())
-    finally:
-        database.close()
+    found = booked(bench, tmp_path)
     # A $3.60 an hour GPU for two minutes: the job's own half minute, its stage's, and a minute that nobody used.
     assert found["span 1"] == found["span 2"] == 30_000_000
     assert found["span 3"] == 12_000_000
@@ -58,15 +63,7 @@ def test_what_a_gpu_used_is_booked(tmp_path: Path) -> None:
     span.end_time_unix_nano += SHIFT_NS
     (marks,) = bench.spans(span)
     bench.metrics(counter(*((SHIFT_NS / 10**9 + second, 1 + 300.0 * second) for second in range(0, 121, 10))))
-    database = open_database(tmp_path / "store.db", owner=True)
-    try:
-        watched = Watched(database, book_of([tmp_path / "prices.yaml"], defaults=False))
-        watched.apply(*bench.left)
-        watched.settle()
-        watched.prove()
-        found = totals(watched.books())
-    finally:
-        database.close()
+    found = booked(bench, tmp_path)
     # 0.36 an hour and 300 W at 0.15 a kWh are 0.00675 a minute.
     assert marks["amount"] == pytest.approx(0.00675)
     assert found["span 1"] == 6_750_000
