@@ -82,16 +82,15 @@ def price(catalogue: Catalogue, looked: Looked) -> Priced:
     if not known.all():
         bad = (~known & (plan != ABSENT) & ((catalogue.flags[looked.number] & IS_REPORTED) == 0)).nonzero()[0]
         if len(bad):
-            _tell_why(priced, bad)
+            _tell_why(priced, bad, offer[bad])
     if looked.told is not None:
         _take_reported(priced, looked.told, offer)
     return priced
 
 
-def _tell_why(priced: Priced, bad: Ints) -> None:
+def _tell_why(priced: Priced, bad: Ints, offer: Ints) -> None:
     """Verdicts of rows whose quantities give no amount: one for each offer and set of known quantities."""
     catalogue, looked = priced.catalogue, priced.looked
-    offer = catalogue.offers_at(looked.number[bad], looked.start_ns[bad])
     used = looked.used[:, bad]
     known = (1 << np.arange(len(looked.fields))) @ (used > 0)
     _, example, which = np.unique(np.stack((offer, known)), axis=1, return_index=True, return_inverse=True)

@@ -14,11 +14,11 @@ import numpy as np
 
 from otel_pipeline.ledger.price_rows import Shares
 from otel_pipeline.limits import LEDGER_WEIGHT_MAX
-from otel_pipeline.wire.batch import ABSENT, Strings
 
 if TYPE_CHECKING:
     from otel_pipeline.ledger.claims import Ints
     from otel_pipeline.ledger.price_rows import Row
+    from otel_pipeline.wire.batch import Strings
 
 KEY: Final = "otel_pipeline.gpu.share"
 """Attribute of a span or its resource: a number from 0 to 1, or a text such as 1/7."""
@@ -43,13 +43,9 @@ def parts_of(text: str) -> int:
     return round((simple if abs(simple - share) <= NEAR else Fraction(round(share * 100), 100)) * WHOLE)
 
 
-def told(column: Strings) -> Strings:
-    """The parts that a column of texts tells, as texts; absent where there are none."""
-    parts = [parts_of(text) for text in column.values]
-    distinct = sorted({part for part in parts if part != UNTOLD})
-    place = {part: number for number, part in enumerate(distinct)} | {UNTOLD: ABSENT}
-    codes = np.array([*(place[part] for part in parts), ABSENT], np.int32)[column.codes]
-    return Strings(codes, [str(part) for part in distinct])
+def told(column: Strings) -> Ints:
+    """The parts that each row of a column of texts tells; UNTOLD where there are none."""
+    return np.array([*map(parts_of, column.values), UNTOLD], np.int64)[column.codes]
 
 
 def missing(row: Row, parts: Ints) -> int:

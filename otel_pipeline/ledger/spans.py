@@ -101,13 +101,6 @@ IN_DOLLARS: Final = "gen_ai.cost.usd"
 BY_PROVIDER: Final = "provider"
 
 REPORTED_KEYS: Final = tuple(key for keys in REPORTED for key in keys)
-KEYS: Final = (
-    *(OUTCOME, STAGE, PROMPT, NODE, JOB_ID, USER, MODEL, BACKEND, OPERATION, *PROVIDERS, WORKFLOW, TIER, JOB_TYPE),
-    ATTEMPT,
-)
-"""Attributes that are looked for in all spans."""
-USAGE_KEYS: Final = (RESOLUTION, WIDTH, HEIGHT, COST_CURRENCY, COST_SOURCE, *QUANTITIES, *REPORTED_KEYS)
-"""Those that are looked for only if there are spans that may be charged directly."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,9 +212,8 @@ class CostProcessor:
                 wanted |= condition.mask(batch)
             extra = (extra if len(extra) else 0) | wanted * np.int64(MAY_CLAIM)
         if self._has_shares:
-            told_shares = shares.told(attribute_column(batch, shares.KEY))
-            parts = np.array([*(int(part) - shares.UNTOLD for part in told_shares.values), 0], np.int64)
-            extra = (extra if len(extra) else 0) | parts[told_shares.codes] * SHARE
+            parts = shares.told(attribute_column(batch, shares.KEY)) - shares.UNTOLD
+            extra = (extra if len(extra) else 0) | parts * SHARE
         return extra if extra.any() else NONE
 
     # -- what is known -------------------------------------------------------------------------------------------------

@@ -267,11 +267,10 @@ class Edits:
 
     def text(self, name: Hashable, row: int) -> str | None:
         """What one row's edited attribute reads as, empty if it is no text; None if it was not edited."""
-        overlay = self._overlays.get(name)
-        if overlay is None or overlay.codes[row] == UNTOUCHED:
+        edited = self.value(name, row)
+        if not edited:
             return None
-        value = overlay.values[overlay.codes[row]] if overlay.codes[row] >= 0 else ""
-        return value if isinstance(value, str) else ""
+        return edited[0] if isinstance(edited[0], str) else ""
 
     def over_numbers(self, name: Hashable, values: Floats) -> Floats:
         """A number column with its edits; NaN where a text or nothing stands now."""

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline.ledger.price_book import PriceBook
 from otel_pipeline.store.database import Database
 from tests.integration.store.test_ledger_postgres import fresh as fresh  # noqa: PLC0414  a fixture
+from tests.support.book_examples import examples
 from tests.support.ledger_energy_laws import (
     BOOKS,
     LAWS,
@@ -30,12 +31,7 @@ def test_a_law_of_energy_holds_on_postgresql(law: Callable[[Database], None], fr
     law(fresh())
 
 
-@settings(
-    max_examples=3,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@examples(3)
 @given(spans(), readings, st.integers(0, 10**6), st.sampled_from(BOOKS))
 def test_any_order_of_readings_gives_the_same_books_on_postgresql(
     fresh: Callable[[], Database], ones: list[One], told: list[tuple[str, float, int]], seed: int, book: PriceBook

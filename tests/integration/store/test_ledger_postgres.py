@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline.ledger.price_book import PriceBook
 from otel_pipeline.store.database import Database, open_database
 from otel_pipeline.store.ledger_verify import verify
+from tests.support.book_examples import examples
 from tests.support.ledger_charge_laws import CHARGE_LAWS
 from tests.support.ledger_laws import BOOKS, LAWS, Watched, any_order_gives_the_same_books, seen, spans, totals
 from tests.support.ledger_records import GPU, One, record
@@ -45,12 +46,7 @@ def test_a_law_of_the_ledger_holds_on_postgresql(
     law(fresh())
 
 
-@settings(
-    max_examples=4,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@examples(4)
 @given(spans(), st.lists(seen, max_size=3), st.integers(0, 10**6), st.sampled_from(BOOKS))
 def test_any_order_gives_the_same_books_on_postgresql(
     fresh: Callable[[], Database],

@@ -48,7 +48,7 @@ def test_what_is_no_share_is_not_told(text: str) -> None:
 
 def test_shares_that_are_nearly_the_same_are_one() -> None:
     column = told(Strings(np.array([0, 1, 2, 3, -1], np.int32), ["0.501", "0.4999", "x", "0.75"]))
-    assert [column.values[code] if code >= 0 else "" for code in column.codes] == ["360360", "360360", "", "540540", ""]
+    assert column.tolist() == [360360, 360360, UNTOLD, 540540, UNTOLD]
 
 
 def test_a_price_says_what_shares_are_for() -> None:

@@ -23,7 +23,7 @@ from otel_pipeline.ledger import spans
 from otel_pipeline.ledger.marks import INCLUSIVE, WRITTEN
 from otel_pipeline.ledger.offers import Offers
 from otel_pipeline.ledger.records import VERDICT, Presence, Spans, decode
-from otel_pipeline.processors.cost import CostProcessor
+from otel_pipeline.processors.cost import OTHER_KEYS, SHOWN, TOLD_BY_VALUE, CostProcessor
 from otel_pipeline.stats import Stats
 from otel_pipeline.wire.scan import BatchReader
 from otel_pipeline.wire.signal import Signal
@@ -482,7 +482,10 @@ ANY_VALUE: Final = (
     | st.booleans()
     | st.lists(st.sampled_from(["a", GPU, ""]), max_size=3)
 )
-KEYS: Final = sorted({*spans.KEYS, *spans.USAGE_KEYS, *WRITTEN, *(f"otel_pipeline.gpu.{name}" for name in GPU_MARKS)})
+KEYS: Final = sorted(
+    {*TOLD_BY_VALUE, *SHOWN, *OTHER_KEYS, *spans.QUANTITIES, *spans.REPORTED_KEYS, *WRITTEN}
+    | {f"otel_pipeline.gpu.{name}" for name in GPU_MARKS}
+)
 ODD_SPANS: Final = st.builds(
     lambda number, parent, kind, end_ns, told: Span(
         span_id=number.to_bytes(8, "big"),

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline.store.database import Database
+from tests.support.book_examples import examples
 from tests.support.ledger_bill import SECOND_NS, Bill, Done, Tariff, bill
 from tests.support.ledger_booked import booked_bill, booked_until, unsigned
 from tests.support.ledger_laws import GPUS, Watched, seen, spans
 from tests.support.ledger_records import T0, One, at_ns, columns, price, prices, record
 
-FULL = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
 EVER_NS = -(2**62)
 TARIFFS = (
     (prices(), Tariff("USD", [(EVER_NS, Fraction("0.001"))])),
@@ -83,12 +82,7 @@ def calls_that_are_told_twice(ones: Sequence[One]) -> set[tuple[int, int]]:
     return found
 
 
-@settings(
-    max_examples=150 if FULL else 15,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@examples(15, 150)
 @given(CASES, st.integers(0, 10**6), st.sampled_from(TARIFFS))
 def test_whatever_comes_in_whatever_order_is_billed_as_reckoned(
     fresh: Callable[[], Database],

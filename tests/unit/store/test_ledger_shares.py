@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline.ledger.price_book import PriceBook
 from otel_pipeline.store.database import Database
+from tests.support.book_examples import examples
 from tests.support.ledger_laws import any_order_gives_the_same_books, seen
 from tests.support.ledger_records import One
 from tests.support.ledger_share_laws import BOOKS, LAWS, spans
-
-FULL = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
@@ -23,12 +21,7 @@ def test_a_law_of_shares_holds_on_sqlite(law: Callable[[Database], None], fresh:
     law(fresh())
 
 
-@settings(
-    max_examples=200 if FULL else 6,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@examples(6, 200)
 @given(spans(), st.lists(seen, max_size=3), st.integers(0, 10**6), st.sampled_from(BOOKS))
 def test_any_order_of_shares_gives_the_same_books(
     fresh: Callable[[], Database],

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from itertools import product
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline.ledger.money import split_named
 from otel_pipeline.ledger.views import IdlePolicy, StartupPolicy
 from otel_pipeline.store.database import Database
 from otel_pipeline.store.ledger_windows import Window
+from tests.support.book_examples import examples
 from tests.support.ledger_laws import Watched
 from tests.support.ledger_records import GPU, SECOND, T0, One, record
 from tests.support.ledger_view_laws import costs, every_view_adds_up, report_of
 
-FULL = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
 NANO_A_SECOND = 1_000_000
 Life = tuple[str, int, int, list[int]]
 """GPU, minutes since the one before, seconds of its cold start, seconds of each job."""
@@ -55,12 +54,7 @@ def told(found: list[Life]) -> tuple[list[bytes], list[tuple[int, dict[str, int]
     return records, expected
 
 
-@settings(
-    max_examples=60 if FULL else 5,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@examples(5, 60)
 @given(lives, st.tuples(st.integers(0, 200), st.integers(1, 200)))
 def test_each_cold_start_goes_to_the_jobs_of_its_life(
     fresh: Callable[[], Database], found: list[Life], minutes: tuple[int, int]

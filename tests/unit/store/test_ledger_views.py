@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline.ledger.price_book import PriceBook
@@ -19,6 +18,7 @@ from otel_pipeline.store.ledger_reprice import reprice
 from otel_pipeline.store.ledger_views import OTHER_JOBS, NoSuchView
 from otel_pipeline.store.ledger_windows import Window
 from tests.support import ledger_correction_laws
+from tests.support.book_examples import examples
 from tests.support.ledger_correction_laws import corrections_lead_to_todays_file, files_of
 from tests.support.ledger_laws import BOOKS, Watched, seen, spans
 from tests.support.ledger_records import SECOND, T0, One, record
@@ -31,8 +31,6 @@ from tests.support.ledger_view_laws import (
     filled,
     report_of,
 )
-
-FULL = os.environ.get("OTEL_PIPELINE_TEST_PROFILE") == "full"
 
 
 @pytest.mark.parametrize("law", [*LAWS, *ledger_correction_laws.LAWS], ids=lambda law: law.__name__)
@@ -71,12 +69,7 @@ def test_an_empty_ledger_has_an_empty_report(fresh: Callable[[], Database]) -> N
     assert (found.totals, found.view.lines, found.refund_rate) == ({}, [], None)
 
 
-@settings(
-    max_examples=200 if FULL else 2,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@examples(2, 200)
 @given(
     spans(),
     st.lists(seen, max_size=3),
@@ -100,12 +93,7 @@ def test_every_view_of_every_window_adds_up(
         every_view_adds_up(database, window)
 
 
-@settings(
-    max_examples=60 if FULL else 5,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@examples(5, 60)
 @given(spans(), spans(), st.lists(seen, max_size=3), st.tuples(st.sampled_from(BOOKS), st.sampled_from(BOOKS)))
 def test_an_earlier_file_and_its_corrections_are_todays_file(
     fresh: Callable[[], Database],
